@@ -1,0 +1,445 @@
+#include "engine.h"
+
+#include "generation.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+
+namespace kollama {
+namespace {
+
+// Every open engine, for stop_all. Never destroyed: an engine may be closed after static destructors.
+struct registry {
+    std::mutex            mutex;
+    std::vector<engine *> engines;
+};
+
+registry & open_engines() {
+    static registry * instance = new registry;
+    return *instance;
+}
+
+// The types that llama.cpp's K/V cache can hold; others are not checked there before they are used.
+ggml_type kv_type(const char * name, const char * argument) {
+    static const ggml_type allowed[] = { GGML_TYPE_F32,  GGML_TYPE_F16,    GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0,
+                                         GGML_TYPE_Q4_1, GGML_TYPE_IQ4_NL, GGML_TYPE_Q5_0, GGML_TYPE_Q5_1 };
+    std::string names;
+    for (ggml_type type : allowed) {
+        if (std::strcmp(ggml_type_name(type), name) == 0) {
+            return type;
+        }
+        names += (names.empty() ? "" : ", ") + std::string(ggml_type_name(type));
+    }
+    throw failure(KOLLAMA_ERROR_ARGUMENT, std::string(argument) + " is '" + name + "'; it can be " + names);
+}
+
+// ggml's CPU functions live in the backend library that was loaded, so they are asked for by name.
+template <class F> F * cpu_function(const char * name) {
+    ggml_backend_dev_t cpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+    auto * function = cpu ? ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(cpu), name) : nullptr;
+    if (!function) {
+        throw failure(KOLLAMA_ERROR_ENGINE, std::string("the CPU backend has no ") + name);
+    }
+    return reinterpret_cast<F *>(function);
+}
+
+} // namespace
+
+// ---- life ----------------------------------------------------------------------------------------
+
+std::shared_ptr<engine> engine::create(kollama_model * model, const kollama_context_params & params) {
+    std::shared_ptr<engine> self(new engine(model, params));
+    self->open(params);
+    {
+        std::lock_guard<std::mutex> lock(open_engines().mutex);
+        open_engines().engines.push_back(self.get());
+    }
+    self->thread_ = std::thread(&engine::run, self.get());
+    return self;
+}
+
+engine::engine(kollama_model * model, const kollama_context_params & params) :
+    model_(model),
+    n_vocab_(llama_vocab_n_tokens(model->vocab)),
+    n_ctx_(params.n_ctx),
+    slots_(params.n_seq_max) {
+    ++model_->n_contexts;
+}
+
+engine::~engine() {
+    close();
+}
+
+void engine::open(const kollama_context_params & params) {
+    if (model_->vocab_only) {
+        throw failure(KOLLAMA_ERROR_STATE, "the model was loaded with vocab_only: it has no weights to compute with");
+    }
+    if (params.n_seq_max > llama_max_parallel_sequences()) {
+        throw failure(KOLLAMA_ERROR_ARGUMENT, format("n_seq_max is %u; llama.cpp holds at most %zu sequences in a context",
+                                                     params.n_seq_max, llama_max_parallel_sequences()));
+    }
+    llama_context_params p = llama_context_default_params();
+    p.n_ctx           = params.n_ctx;
+    p.n_batch         = params.n_batch;
+    p.n_ubatch        = params.n_ubatch;
+    p.n_seq_max       = params.n_seq_max;
+    p.n_outputs_max   = params.n_seq_max; // one row a sequence: the rows of a whole batch are not reserved
+    p.n_threads       = params.n_threads;
+    p.n_threads_batch = params.n_threads;
+    p.flash_attn_type = static_cast<llama_flash_attn_type>(params.flash_attn);
+    p.type_k          = kv_type(params.type_k, "type_k");
+    p.type_v          = kv_type(params.type_v, "type_v");
+    p.swa_full        = params.swa_full;
+    p.kv_unified      = true; // the sequences share n_ctx, and a fork shares its prefix
+    p.abort_callback      = abort_requested;
+    p.abort_callback_data = this;
+
+    guard g;
+    ctx_ = llama_init_from_model(model_->handle, p);
+    if (!ctx_) {
+        throw failure(KOLLAMA_ERROR_LOAD, "the context cannot be made: " + (g.errors().empty() ? "llama.cpp gave no reason" : g.errors()));
+    }
+    n_batch_ = llama_n_batch(ctx_);
+    open_threadpool(params.n_threads);
+}
+
+// Without a pool of its own a context starts and ends n_threads threads for every graph.
+void engine::open_threadpool(int32_t n_threads) {
+    ggml_threadpool_params params = ggml_threadpool_params_default(n_threads);
+    threadpool_ = cpu_function<decltype(ggml_threadpool_new)>("ggml_threadpool_new")(&params);
+    if (!threadpool_) {
+        throw failure(KOLLAMA_ERROR_MEMORY, format("%d compute threads cannot be started", n_threads));
+    }
+    llama_attach_threadpool(ctx_, threadpool_, nullptr);
+}
+
+void engine::stop() {
+    {
+        std::lock_guard<std::mutex> lock(mutex_);
+        stopping_ = true;
+        abort_    = true;
+    }
+    work_.notify_all();
+    if (thread_.joinable()) {
+        thread_.join();
+    }
+}
+
+void engine::close() {
+    {
+        std::lock_guard<std::mutex> lock(mutex_);
+        if (closed_) {
+            return;
+        }
+        closed_ = true;
+    }
+    stop();
+    {
+        std::lock_guard<std::mutex> lock(open_engines().mutex);
+        auto & all = open_engines().engines;
+        all.erase(std::remove(all.begin(), all.end(), this), all.end());
+    }
+    llama_free(ctx_);
+    ctx_ = nullptr;
+    if (threadpool_) {
+        cpu_function<decltype(ggml_threadpool_free)>("ggml_threadpool_free")(threadpool_);
+        threadpool_ = nullptr;
+    }
+    --model_->n_contexts;
+}
+
+void engine::stop_all() {
+    std::lock_guard<std::mutex> lock(open_engines().mutex);
+    for (engine * e : open_engines().engines) {
+        e->stop();
+    }
+}
+
+void engine::check_open() const {
+    if (closed_ || stopping_) {
+        throw failure(KOLLAMA_ERROR_CLOSED, "the context is closed");
+    }
+    if (!poison_.empty()) {
+        throw failure(KOLLAMA_ERROR_ENGINE, "this context cannot be used since an assertion failed in it: " + poison_);
+    }
+}
+
+// ---- the thread ----------------------------------------------------------------------------------
+
+void engine::run() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    while (!stopping_) {
+        run_drops(lock);
+        // One job, then one step of the generations: neither starves the other.
+        const bool did_job  = run_job(lock);
+        const bool did_step = run_generations(lock);
+        if (!did_job && !did_step && !stopping_ && drops_.empty()) {
+            work_.wait(lock);
+        }
+    }
+    for (auto & job : jobs_) {
+        finish(*job, KOLLAMA_ERROR_CLOSED, "the context was closed");
+    }
+    for (auto & gen : generations_) {
+        gen->fail(KOLLAMA_ERROR_CLOSED, "the context was closed");
+    }
+    jobs_.clear();
+    generations_.clear();
+    done_.notify_all();
+}
+
+void engine::run_drops(std::unique_lock<std::mutex> & lock) {
+    std::vector<int> ids;
+    ids.swap(drops_);
+    if (!ids.empty() && poison_.empty()) {
+        lock.unlock();
+        for (int id : ids) {
+            llama_memory_seq_rm(llama_get_memory(ctx_), id, -1, -1);
+        }
+        lock.lock();
+    }
+}
+
+bool engine::run_job(std::unique_lock<std::mutex> & lock) {
+    if (jobs_.empty()) {
+        return false;
+    }
+    const std::shared_ptr<job> job = jobs_.front();
+    jobs_.pop_front();
+    abort_   = job->cancelled || stopping_;
+    running_ = job.get();
+    kollama_status status = poison_.empty() ? KOLLAMA_OK : KOLLAMA_ERROR_ENGINE;
+    std::string    reason = poison_;
+    if (status == KOLLAMA_OK) {
+        lock.unlock();
+        status = guarded([&] {
+            check_cancelled(*job);
+            job->work(*job);
+        });
+        reason = status == KOLLAMA_OK ? "" : kollama_last_error();
+        lock.lock();
+    }
+    running_ = nullptr;
+    if (status == KOLLAMA_ERROR_ENGINE && poison_.empty()) {
+        poison_ = reason;
+    }
+    finish(*job, status, std::move(reason));
+    return true;
+}
+
+void engine::finish(job & job, kollama_status status, std::string reason) {
+    job.status = status;
+    job.reason = std::move(reason);
+    job.work   = nullptr; // what it captured is released here, not with the caller's handle
+    if (job.seq) {
+        job.seq->busy = false;
+    }
+    done_.notify_all();
+}
+
+void engine::check_cancelled(const job & job) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (job.cancelled || stopping_) {
+        throw failure(stopping_ ? KOLLAMA_ERROR_CLOSED : KOLLAMA_ERROR_ABORTED, stopping_ ? "the context was closed" : "cancelled");
+    }
+}
+
+bool engine::abort_requested(void * self) {
+    return static_cast<engine *>(self)->abort_.load(std::memory_order_relaxed);
+}
+
+// ---- callers -------------------------------------------------------------------------------------
+
+std::shared_ptr<job> engine::submit(std::shared_ptr<sequence> seq, std::function<void(job &)> work) {
+    auto j  = std::make_shared<job>();
+    j->seq  = std::move(seq);
+    j->work = std::move(work);
+    std::lock_guard<std::mutex> lock(mutex_);
+    check_open();
+    if (j->seq) {
+        if (j->seq->busy) {
+            throw failure(KOLLAMA_ERROR_BUSY, "another call works on this sequence");
+        }
+        j->seq->busy = true;
+    }
+    jobs_.push_back(j);
+    work_.notify_one();
+    return j;
+}
+
+kollama_status engine::wait(job & job, int32_t timeout_ms) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    done_.wait_for(lock, std::chrono::milliseconds(timeout_ms), [&] { return job.status != KOLLAMA_PENDING; });
+    return job.status > KOLLAMA_END ? report(job.status, job.reason) : job.status;
+}
+
+void engine::cancel(job & job) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    job.cancelled = true;
+    if (running_ == &job) {
+        abort_ = true;
+    }
+}
+
+void engine::with_idle(sequence & seq, const std::function<void()> & f) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (closed_) {
+        throw failure(KOLLAMA_ERROR_CLOSED, "the context is closed");
+    }
+    if (seq.busy) {
+        throw failure(KOLLAMA_ERROR_BUSY, "another call works on this sequence");
+    }
+    f();
+}
+
+std::shared_ptr<sequence> engine::take_slot() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    check_open();
+    const auto free = std::find(slots_.begin(), slots_.end(), false);
+    if (free == slots_.end()) {
+        throw failure(KOLLAMA_ERROR_ARGUMENT,
+                      format("all %zu sequences of this context are in use: close one, or make the context with a larger n_seq_max",
+                             slots_.size()));
+    }
+    auto seq = std::make_shared<sequence>();
+    seq->id  = static_cast<int>(free - slots_.begin());
+    *free    = true;
+    return seq;
+}
+
+void engine::drop_slot(sequence & seq) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    slots_[seq.id] = false; // may be taken at once: its memory is emptied before anything else runs
+    drops_.push_back(seq.id);
+    work_.notify_one();
+}
+
+// ---- compute, on the engine thread ---------------------------------------------------------------
+
+void engine::fill_batch(std::vector<batch_item> & items) {
+    tokens_.clear();
+    positions_.clear();
+    seq_ids_.clear();
+    outputs_.clear();
+    for (batch_item & item : items) {
+        for (size_t i = 0; i < item.n_tokens; i++) {
+            tokens_.push_back(item.tokens[i]);
+            positions_.push_back(static_cast<llama_pos>(item.seq->tokens.size() + i));
+            seq_ids_.push_back(item.seq->id);
+            outputs_.push_back(item.logits && i + 1 == item.n_tokens);
+        }
+        item.output = static_cast<int32_t>(tokens_.size()) - 1;
+    }
+    n_seq_ids_.assign(tokens_.size(), 1);
+    seq_id_ptrs_.resize(tokens_.size());
+    for (size_t i = 0; i < tokens_.size(); i++) {
+        seq_id_ptrs_[i] = &seq_ids_[i];
+    }
+}
+
+void engine::decode(std::vector<batch_item> & items) {
+    fill_batch(items);
+    llama_batch batch = {};
+    batch.n_tokens    = static_cast<int32_t>(tokens_.size());
+    batch.token       = tokens_.data();
+    batch.pos         = positions_.data();
+    batch.n_seq_id    = n_seq_ids_.data();
+    batch.seq_id      = seq_id_ptrs_.data();
+    batch.logits      = outputs_.data();
+
+    guard         g;
+    const int32_t code = llama_decode(ctx_, batch);
+    if (code != 0) {
+        fail_decode(code, items, g.errors());
+    }
+    for (const batch_item & item : items) {
+        item.seq->tokens.insert(item.seq->tokens.end(), item.tokens, item.tokens + item.n_tokens);
+    }
+}
+
+// llama.cpp keeps the sub-batches that it finished: taking them back is up to us.
+void engine::restore(const std::vector<batch_item> & items) {
+    for (const batch_item & item : items) {
+        rewind(*item.seq, item.seq->tokens.size());
+    }
+}
+
+void engine::fail_decode(int32_t code, const std::vector<batch_item> & items, const std::string & errors) {
+    restore(items);
+    switch (code) {
+        case 1:
+            throw failure(KOLLAMA_ERROR_CONTEXT_FULL,
+                          format("the context is full: its %zu sequences share n_ctx=%zu tokens", slots_.size(), n_ctx_));
+        case 2:
+            throw failure(KOLLAMA_ERROR_ABORTED, "cancelled");
+        default:
+            throw failure(KOLLAMA_ERROR_DECODE, format("llama_decode failed with code %d%s%s", code,
+                                                       errors.empty() ? "" : ": ", errors.c_str()));
+    }
+}
+
+const float * engine::logits_of(const batch_item & item) const {
+    const float * row = llama_get_logits_ith(ctx_, item.output);
+    if (!row) {
+        throw failure(KOLLAMA_ERROR_DECODE, "llama.cpp computed no logits for the last token");
+    }
+    return row;
+}
+
+void engine::rewind(sequence & seq, size_t n_keep) {
+    llama_memory_t  memory   = llama_get_memory(ctx_);
+    const llama_pos n        = static_cast<llama_pos>(n_keep);
+    const llama_pos oldest   = std::max(0, n - llama_model_n_swa(model_->handle)); // that token n attends to
+    const auto      has_past = [&] { return llama_memory_seq_pos_min(memory, seq.id) <= oldest; };
+    if (n_keep == 0) {
+        llama_memory_seq_rm(memory, seq.id, -1, -1);
+    } else if (!has_past() || !llama_memory_seq_rm(memory, seq.id, n, -1)) {
+        // A recurrent state has no past to go back to, nor has a pruned window (swa_full=False).
+        llama_memory_seq_rm(memory, seq.id, -1, -1);
+        seq.tokens.clear();
+        seq.row_valid = false;
+        throw failure(KOLLAMA_ERROR_DECODE, "this model's memory cannot drop its last tokens: the sequence is now empty");
+    }
+    if (n_keep < seq.tokens.size()) {
+        seq.tokens.resize(n_keep);
+        seq.row_valid = false;
+    }
+}
+
+void engine::fork(const sequence & src, sequence & dst) {
+    llama_memory_seq_cp(llama_get_memory(ctx_), src.id, dst.id, -1, -1);
+    dst.tokens = src.tokens;
+    if (src.row_valid) {
+        dst.row         = new kollama_row(n_vocab_);
+        dst.row->logits = src.row->logits;
+        dst.row_valid   = true;
+    }
+}
+
+const std::vector<int32_t> & engine::eog_tokens() {
+    if (eog_tokens_.empty()) {
+        for (int32_t id = 0; id < static_cast<int32_t>(n_vocab_); id++) {
+            if (llama_vocab_is_eog(model_->vocab, id)) {
+                eog_tokens_.push_back(id);
+            }
+        }
+    }
+    return eog_tokens_;
+}
+
+} // namespace kollama
+
+using namespace kollama;
+
+kollama_status kollama_context_init(kollama_model * model, const kollama_context_params * params, kollama_context ** out) {
+    return guarded([&] { *out = new kollama_context{ engine::create(model, *params) }; });
+}
+
+void kollama_context_free(kollama_context * ctx) {
+    if (ctx) {
+        ctx->engine->close();
+        delete ctx;
+    }
+}
+

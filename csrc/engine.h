@@ -1,0 +1,153 @@
+// The engine of a context: one thread that owns every call on its llama_context, and works off jobs
+// and generations. Callers hand over work and wait in slices, so that signals, deadlines and
+// cancellation are seen while a graph computes.
+//
+// One mutex per engine guards all that callers and the engine thread share; it is never held during
+// compute. Handles share the engine, so that closing a context under a waiting thread is safe.
+
+#pragma once
+
+#include "model.h"
+#include "row.h"
+
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <mutex>
+#include <thread>
+
+namespace kollama {
+
+class engine;
+struct generation;
+
+// One stream of tokens in the context. While busy it belongs to the engine thread.
+struct sequence : counted<KOLLAMA_HANDLE_SEQUENCE> {
+    int                  id = -1;
+    std::vector<int32_t> tokens;            // those in memory, at positions 0, 1, ...
+    kollama_row *        row       = nullptr;
+    bool                 row_valid = false; // row holds the logits of tokens.back()
+    bool                 busy      = false;
+
+    ~sequence() { kollama_row_release(row); }
+};
+
+struct job {
+    std::function<void(job &)> work; // runs on the engine thread; what it throws is how the job ends
+    std::shared_ptr<sequence>  seq;  // busy until the job has ended; may be null
+    kollama_status             status    = KOLLAMA_PENDING;
+    bool                       cancelled = false;
+    std::string                reason;
+};
+
+// What one sequence adds to a batch.
+struct batch_item {
+    sequence *      seq;
+    const int32_t * tokens;
+    size_t          n_tokens;
+    bool            logits;      // of its last token
+    int32_t         output = -1; // set by decode: index for logits_of
+};
+
+class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HANDLE_CONTEXT> {
+  public:
+    static std::shared_ptr<engine> create(kollama_model * model, const kollama_context_params & params);
+    ~engine();
+
+    // Ends the thread, then frees the llama_context. What still waits ends with CLOSED.
+    void close();
+
+    // At the interpreter's exit: ends every engine's thread and frees nothing.
+    static void stop_all();
+
+    // ---- for callers, any thread ----
+    std::shared_ptr<job> submit(std::shared_ptr<sequence> seq, std::function<void(job &)> work);
+    kollama_status       wait(job & job, int32_t timeout_ms);
+    void                 cancel(job & job);
+
+    std::shared_ptr<sequence> take_slot();
+    void                      drop_slot(sequence & seq);
+
+    void           start(const std::shared_ptr<generation> & gen);
+    void           cancel(generation & gen);
+    kollama_status next(generation & gen, int32_t timeout_ms, kollama_event * event);
+    void           get_stats(generation & gen, kollama_generation_stats * stats);
+
+    // Runs f under the mutex, once nobody works on seq: BUSY else.
+    void with_idle(sequence & seq, const std::function<void()> & f);
+
+    // ---- for jobs, on the engine thread ----
+    // All or nothing: where it throws, every sequence is as it was. At most n_batch tokens in all.
+    void          decode(std::vector<batch_item> & items);
+    const float * logits_of(const batch_item & item) const;
+    // Keeps the first n_keep tokens.
+    void rewind(sequence & seq, size_t n_keep);
+    void fork(const sequence & src, sequence & dst);
+    void check_cancelled(const job & job);
+
+    const kollama_model * model() const { return model_; }
+    size_t                n_vocab() const { return n_vocab_; }
+    size_t                n_ctx() const { return n_ctx_; }
+    size_t                n_batch() const { return n_batch_; }
+    const std::vector<int32_t> & eog_tokens(); // every end-of-generation id; engine thread only
+
+  private:
+    engine(kollama_model * model, const kollama_context_params & params);
+
+    void open(const kollama_context_params & params);
+    void open_threadpool(int32_t n_threads);
+    void stop();
+    void run();
+    bool run_job(std::unique_lock<std::mutex> & lock);
+    bool run_generations(std::unique_lock<std::mutex> & lock);
+    void run_drops(std::unique_lock<std::mutex> & lock);
+    void step(std::vector<std::shared_ptr<generation>> & ready);
+    void advance(const std::vector<batch_item> & items, const std::vector<std::shared_ptr<generation>> & owners);
+    void finish(job & job, kollama_status status, std::string reason);
+    void fail(generation & gen, kollama_status status); // with kollama_last_error()
+    void check_open() const; // under the mutex; CLOSED or, after a failed assertion, ENGINE
+
+    void fill_batch(std::vector<batch_item> & items);
+    void restore(const std::vector<batch_item> & items);
+    [[noreturn]] void fail_decode(int32_t code, const std::vector<batch_item> & items, const std::string & errors);
+    static bool       abort_requested(void * self);
+
+    kollama_model *  model_;
+    llama_context *  ctx_        = nullptr;
+    ggml_threadpool * threadpool_ = nullptr;
+    size_t           n_vocab_, n_ctx_ = 0, n_batch_ = 0;
+
+    std::mutex              mutex_;
+    std::condition_variable work_, done_;
+    std::thread             thread_;
+    bool                    stopping_ = false;
+    bool                    closed_   = false;
+    std::string             poison_; // the assertion that failed; nothing runs after it
+
+    std::deque<std::shared_ptr<job>>         jobs_;
+    std::vector<std::shared_ptr<generation>> generations_;
+    std::vector<bool>                        slots_; // by sequence id: taken
+    std::vector<int>                         drops_; // ids to be emptied before anything else runs
+    const void *                             running_ = nullptr; // the job; generations mark themselves
+    std::atomic<bool>                        abort_{false};      // polled by ggml between nodes
+
+    // Engine thread only, kept between batches.
+    std::vector<llama_token>    tokens_;
+    std::vector<llama_pos>      positions_;
+    std::vector<int32_t>        n_seq_ids_;
+    std::vector<llama_seq_id>   seq_ids_;
+    std::vector<llama_seq_id *> seq_id_ptrs_;
+    std::vector<int8_t>         outputs_;
+    std::vector<int32_t>        eog_tokens_;
+};
+
+} // namespace kollama
+
+struct kollama_context {
+    std::shared_ptr<kollama::engine> engine;
+};
+
+struct kollama_sequence {
+    std::shared_ptr<kollama::engine>   engine;
+    std::shared_ptr<kollama::sequence> state;
+};

@@ -1,0 +1,74 @@
+// One request of the default loop: a prompt, a sampler, and the events that it has produced.
+
+#pragma once
+
+#include "engine.h"
+#include "sampler.h"
+#include "stops.h"
+#include "utf8.h"
+
+#include <chrono>
+
+namespace kollama {
+
+struct generation : counted<KOLLAMA_HANDLE_GENERATION> {
+    struct event {
+        int32_t        token;
+        float          logprob;
+        std::string    text;
+        kollama_finish finish;
+    };
+
+    using clock = std::chrono::steady_clock;
+
+    // Set before the start, then read only.
+    std::shared_ptr<sequence> seq;
+    kollama_sampler *         sampler = nullptr;
+    std::vector<int32_t>      prompt;
+    int64_t                   max_tokens = -1;
+    bool                      ignore_eos = false;
+    size_t                    ahead      = 1;
+
+    // Engine thread only.
+    bool              begun     = false;
+    size_t            n_read    = 0;  // tokens of the prompt in memory
+    int32_t           pending   = -1; // sampled, not yet in memory
+    size_t            n_sampled = 0;
+    stop_matcher      stops;
+    utf8_stream       utf8;
+    std::string       bytes, text;
+    std::vector<float> masked; // the row without end tokens, for ignore_eos
+
+    // Under the engine's mutex.
+    std::deque<event> events;
+    kollama_status    status = KOLLAMA_PENDING; // OK once the last event is there
+    std::string       reason;
+    kollama_finish    finish    = KOLLAMA_FINISH_NONE;
+    bool              cancelled = false;
+    bool              running   = false; // in the batch that is being computed
+    size_t            n_reused  = 0;
+    size_t            n_handed  = 0;
+    std::string       incomplete;
+    clock::time_point started, first, last;
+    std::condition_variable news;
+
+    // The consumer's: what the last event points to.
+    std::string handed;
+
+    ~generation();
+
+    bool   wants_step() const { return status == KOLLAMA_PENDING && !cancelled && events.size() < ahead; }
+    void   fail(kollama_status status, std::string reason);           // under the mutex
+    void   end(kollama_finish finish);                                // under the mutex
+
+    // Engine thread, without the mutex.
+    void       begin(engine & e);
+    batch_item next_item(size_t budget);
+    void       advance(engine & e, std::mutex & mutex, const batch_item & item);
+
+  private:
+    kollama_sampler::choice sample(engine & e, const float * logits);
+    kollama_finish          take(engine & e, int32_t token); // fills text
+};
+
+} // namespace kollama

@@ -1,0 +1,330 @@
+#include "gguf_scan.h"
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+namespace kollama {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr uint64_t MAX_KEY_BYTES = 65535; // the GGUF specification's limit
+constexpr uint64_t MAX_NAME_BYTES = 64;   // ggml's GGML_MAX_NAME
+constexpr size_t   BUFFER_BYTES  = 1 << 20;
+
+// Reads forward through a file, never past its end.
+class reader {
+  public:
+    explicit reader(const std::string & path) : buffer_(BUFFER_BYTES) {
+        const fs::path  file = fs::u8path(path);
+        std::error_code error;
+        size_   = fs::file_size(file, error);
+        stream_ = std::ifstream(file, std::ios::binary);
+        if (error || !stream_) {
+            throw failure(KOLLAMA_ERROR_IO, path + ": cannot be opened for reading");
+        }
+    }
+
+    uint64_t size() const { return size_; }
+    uint64_t offset() const { return offset_; }
+    uint64_t left() const { return size_ - offset_; }
+
+    void need(uint64_t n_bytes, const char * what) const {
+        if (n_bytes > left()) {
+            throw failure(KOLLAMA_ERROR_FORMAT,
+                          format("truncated at byte %llu: %s needs %llu more bytes, the file has %llu",
+                                 (unsigned long long) offset_, what, (unsigned long long) n_bytes,
+                                 (unsigned long long) left()));
+        }
+    }
+
+    void read(void * dst, uint64_t n_bytes, const char * what) {
+        need(n_bytes, what);
+        char * out = static_cast<char *>(dst);
+        while (n_bytes > 0) {
+            if (position_ == filled_) {
+                fill();
+            }
+            const size_t part = std::min<uint64_t>(n_bytes, filled_ - position_);
+            std::memcpy(out, buffer_.data() + position_, part);
+            out += part;
+            position_ += part;
+            offset_ += part;
+            n_bytes -= part;
+        }
+    }
+
+    void skip(uint64_t n_bytes, const char * what) {
+        need(n_bytes, what);
+        offset_ += n_bytes;
+        if (n_bytes <= filled_ - position_) {
+            position_ += n_bytes;
+        } else {
+            stream_.seekg(static_cast<std::streamoff>(offset_));
+            position_ = filled_ = 0;
+        }
+    }
+
+    template <class T> T number(const char * what) {
+        T value;
+        read(&value, sizeof(value), what);
+        return value;
+    }
+
+    std::string text(uint64_t limit, const char * what) {
+        const uint64_t length = number<uint64_t>(what);
+        if (length > limit) {
+            throw failure(KOLLAMA_ERROR_FORMAT, format("%s at byte %llu claims a length of %llu bytes", what,
+                                                       (unsigned long long) (offset_ - 8), (unsigned long long) length));
+        }
+        need(length, what);
+        std::string value(length, '\0');
+        read(value.data(), length, what);
+        return value;
+    }
+
+  private:
+    void fill() {
+        stream_.read(buffer_.data(), static_cast<std::streamsize>(std::min<uint64_t>(buffer_.size(), left())));
+        position_ = 0;
+        filled_   = static_cast<size_t>(stream_.gcount());
+        if (filled_ == 0) {
+            throw failure(KOLLAMA_ERROR_IO, format("reading failed at byte %llu", (unsigned long long) offset_));
+        }
+    }
+
+    std::ifstream     stream_;
+    std::vector<char> buffer_;
+    uint64_t          size_ = 0, offset_ = 0;
+    size_t            position_ = 0, filled_ = 0;
+};
+
+uint64_t scalar_size(uint32_t type) {
+    switch (type) {
+        case GGUF_TYPE_UINT8: case GGUF_TYPE_INT8: case GGUF_TYPE_BOOL:                            return 1;
+        case GGUF_TYPE_UINT16: case GGUF_TYPE_INT16:                                               return 2;
+        case GGUF_TYPE_UINT32: case GGUF_TYPE_INT32: case GGUF_TYPE_FLOAT32:                       return 4;
+        case GGUF_TYPE_UINT64: case GGUF_TYPE_INT64: case GGUF_TYPE_FLOAT64:                       return 8;
+        default:                                                                                   return 0;
+    }
+}
+
+std::string scalar(reader & in, uint32_t type) {
+    switch (type) {
+        case GGUF_TYPE_UINT8:   return std::to_string(in.number<uint8_t>("a value"));
+        case GGUF_TYPE_INT8:    return std::to_string(in.number<int8_t>("a value"));
+        case GGUF_TYPE_UINT16:  return std::to_string(in.number<uint16_t>("a value"));
+        case GGUF_TYPE_INT16:   return std::to_string(in.number<int16_t>("a value"));
+        case GGUF_TYPE_UINT32:  return std::to_string(in.number<uint32_t>("a value"));
+        case GGUF_TYPE_INT32:   return std::to_string(in.number<int32_t>("a value"));
+        case GGUF_TYPE_UINT64:  return std::to_string(in.number<uint64_t>("a value"));
+        case GGUF_TYPE_INT64:   return std::to_string(in.number<int64_t>("a value"));
+        case GGUF_TYPE_FLOAT32: return format("%.9g", in.number<float>("a value"));
+        case GGUF_TYPE_FLOAT64: return format("%.17g", in.number<double>("a value"));
+        default:                return in.number<uint8_t>("a value") ? "true" : "false";
+    }
+}
+
+std::string array(reader & in, const std::string & key) {
+    const uint32_t type  = in.number<uint32_t>("an array's type");
+    const uint64_t count = in.number<uint64_t>("an array's length");
+    if (type == GGUF_TYPE_STRING) {
+        for (uint64_t i = 0; i < count; i++) {
+            in.skip(in.number<uint64_t>("a string's length"), "a string");
+        }
+    } else if (const uint64_t size = scalar_size(type)) {
+        if (count > in.left() / size) {
+            in.need(UINT64_MAX, key.c_str());
+        }
+        in.skip(count * size, "an array");
+    } else {
+        throw failure(KOLLAMA_ERROR_FORMAT, format("key '%s' is an array of unknown type %u", key.c_str(), type));
+    }
+    return format("[%s x %llu]", gguf_type_name(static_cast<gguf_type>(type)), (unsigned long long) count);
+}
+
+void read_entry(reader & in, kollama_gguf & out) {
+    kollama_gguf::entry entry;
+    entry.key           = in.text(MAX_KEY_BYTES, "a key");
+    const uint32_t type = in.number<uint32_t>("a value's type");
+    if (type == GGUF_TYPE_STRING) {
+        entry.value = in.text(in.left(), "a string");
+    } else if (type == GGUF_TYPE_ARRAY) {
+        entry.value = array(in, entry.key);
+    } else if (scalar_size(type)) {
+        entry.value = scalar(in, type);
+    } else {
+        throw failure(KOLLAMA_ERROR_FORMAT, format("key '%s' has a value of unknown type %u", entry.key.c_str(), type));
+    }
+    out.entries.push_back(std::move(entry));
+}
+
+// Size in bytes; false where the shape overflows or does not fit the type's blocks.
+bool tensor_bytes(const kollama_gguf::tensor & tensor, uint64_t * n_bytes) {
+    const uint64_t block = ggml_blck_size(tensor.type);
+    if (tensor.ne[0] % block != 0) {
+        return false;
+    }
+    uint64_t size = ggml_type_size(tensor.type);
+    for (int i = 0; i < 4; i++) {
+        const uint64_t n = i == 0 ? tensor.ne[0] / block : tensor.ne[i];
+        if (n != 0 && size > INT64_MAX / n) {
+            return false;
+        }
+        size *= n;
+    }
+    *n_bytes = size;
+    return true;
+}
+
+void read_tensor(reader & in, kollama_gguf & out) {
+    kollama_gguf::tensor tensor{};
+    tensor.name   = in.text(MAX_NAME_BYTES, "a tensor's name");
+    tensor.n_dims = in.number<uint32_t>("a tensor's rank");
+    if (tensor.n_dims > 4) {
+        throw failure(KOLLAMA_ERROR_FORMAT, format("tensor '%s' has %u dimensions", tensor.name.c_str(), tensor.n_dims));
+    }
+    std::fill(tensor.ne, tensor.ne + 4, 1);
+    for (uint32_t i = 0; i < tensor.n_dims; i++) {
+        tensor.ne[i] = in.number<uint64_t>("a tensor's shape");
+    }
+    const uint32_t type = in.number<uint32_t>("a tensor's type");
+    if (type >= GGML_TYPE_COUNT || ggml_blck_size(static_cast<ggml_type>(type)) <= 0) {
+        throw failure(KOLLAMA_ERROR_FORMAT, format("tensor '%s' has the unknown or retired type %u", tensor.name.c_str(), type));
+    }
+    tensor.type   = static_cast<ggml_type>(type);
+    tensor.offset = in.number<uint64_t>("a tensor's offset");
+    if (!tensor_bytes(tensor, &tensor.n_bytes)) {
+        throw failure(KOLLAMA_ERROR_FORMAT, format("tensor '%s' has a shape that does not fit its type %s",
+                                                   tensor.name.c_str(), ggml_type_name(tensor.type)));
+    }
+    out.tensors.push_back(std::move(tensor));
+}
+
+void check_magic(reader & in) {
+    if (in.size() == 0) {
+        throw failure(KOLLAMA_ERROR_FORMAT, "the file is empty");
+    }
+    char magic[4] = {};
+    in.read(magic, std::min<uint64_t>(4, in.size()), "the magic number");
+    if (std::memcmp(magic, "GGUF", 4) == 0) {
+        return;
+    }
+    for (const char * old : { "lmgg", "fmgg", "tjgg" }) {
+        if (std::memcmp(magic, old, 4) == 0) {
+            throw failure(KOLLAMA_ERROR_FORMAT, "a GGML file of 2023; this version of kollama reads GGUF only");
+        }
+    }
+    std::string seen;
+    for (char c : magic) {
+        seen += c >= ' ' && c <= '~' ? std::string(1, c) : format("\\x%02x", static_cast<unsigned char>(c));
+    }
+    throw failure(KOLLAMA_ERROR_FORMAT, "not a GGUF file: it begins with '" + seen + "' instead of 'GGUF'");
+}
+
+void check_tensors(const kollama_gguf & gguf, uint64_t file_size) {
+    for (const auto & tensor : gguf.tensors) {
+        if (tensor.offset % gguf.alignment != 0) {
+            throw failure(KOLLAMA_ERROR_FORMAT, format("tensor '%s' is not aligned", tensor.name.c_str()));
+        }
+        const uint64_t room = file_size > gguf.data_start ? file_size - gguf.data_start : 0;
+        if (tensor.offset > room || tensor.n_bytes > room - tensor.offset) {
+            throw failure(KOLLAMA_ERROR_FORMAT,
+                          format("truncated: tensor '%s' ends at byte %llu, the file has %llu", tensor.name.c_str(),
+                                 (unsigned long long) (gguf.data_start + tensor.offset + tensor.n_bytes),
+                                 (unsigned long long) file_size));
+        }
+    }
+}
+
+kollama_gguf scan(reader & in) {
+    kollama_gguf out;
+    out.version = in.number<uint32_t>("the version");
+    if (out.version < 2 || out.version > GGUF_VERSION) {
+        throw failure(KOLLAMA_ERROR_FORMAT, format("GGUF version %u; versions 2 to %d are known", out.version, GGUF_VERSION));
+    }
+    const uint64_t n_tensors = in.number<uint64_t>("the number of tensors");
+    const uint64_t n_entries = in.number<uint64_t>("the number of keys");
+    for (uint64_t i = 0; i < n_entries; i++) {
+        read_entry(in, out);
+    }
+    for (uint64_t i = 0; i < n_tensors; i++) {
+        read_tensor(in, out);
+    }
+    if (const std::string * alignment = out.find("general.alignment")) {
+        out.alignment = std::strtoull(alignment->c_str(), nullptr, 10);
+        if (out.alignment == 0 || (out.alignment & (out.alignment - 1)) != 0 || out.alignment > UINT32_MAX) {
+            throw failure(KOLLAMA_ERROR_FORMAT, "general.alignment is " + *alignment + ", not a power of two");
+        }
+    }
+    out.data_start = (in.offset() + out.alignment - 1) / out.alignment * out.alignment;
+    check_tensors(out, in.size());
+    return out;
+}
+
+} // namespace
+
+kollama_gguf scan_gguf(const std::string & path) {
+    try {
+        reader in(path);
+        check_magic(in);
+        return scan(in);
+    } catch (const failure & e) {
+        throw failure(e.status, std::string(e.what()).rfind(path, 0) == 0 ? e.what() : path + ": " + e.what());
+    }
+}
+
+} // namespace kollama
+
+using namespace kollama;
+
+const std::string * kollama_gguf::find(const std::string & key) const {
+    for (const auto & entry : entries) {
+        if (entry.key == key) {
+            return &entry.value;
+        }
+    }
+    return nullptr;
+}
+
+kollama_status kollama_gguf_open(const char * path, kollama_gguf ** out) {
+    return guarded([&] { *out = new kollama_gguf(scan_gguf(path)); });
+}
+
+void kollama_gguf_free(kollama_gguf * gguf) {
+    delete gguf;
+}
+
+uint32_t kollama_gguf_version(const kollama_gguf * gguf) {
+    return gguf->version;
+}
+
+size_t kollama_gguf_n_kv(const kollama_gguf * gguf) {
+    return gguf->entries.size();
+}
+
+const char * kollama_gguf_key(const kollama_gguf * gguf, size_t index, size_t * length) {
+    *length = gguf->entries[index].key.size();
+    return gguf->entries[index].key.data();
+}
+
+const char * kollama_gguf_value(const kollama_gguf * gguf, size_t index, size_t * length) {
+    *length = gguf->entries[index].value.size();
+    return gguf->entries[index].value.data();
+}
+
+size_t kollama_gguf_n_tensors(const kollama_gguf * gguf) {
+    return gguf->tensors.size();
+}
+
+void kollama_gguf_tensor(const kollama_gguf * gguf, size_t index, kollama_tensor_info * info) {
+    const auto & tensor = gguf->tensors[index];
+    info->name          = tensor.name.data();
+    info->name_length   = tensor.name.size();
+    info->type          = ggml_type_name(tensor.type);
+    info->n_dims        = tensor.n_dims;
+    info->n_bytes       = tensor.n_bytes;
+    std::copy(tensor.ne, tensor.ne + 4, info->ne);
+}

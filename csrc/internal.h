@@ -1,0 +1,95 @@
+// Shared by the files of csrc/: errors, the guard around every call into llama.cpp, live counters.
+
+#pragma once
+
+#include "kollama.h"
+
+#include "llama.h"
+
+#include <atomic>
+#include <cstdarg>
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace kollama {
+
+// A failure with its status; becomes the return value and kollama_last_error() of a face function.
+struct failure : std::runtime_error {
+    kollama_status status;
+
+    failure(kollama_status status, const std::string & reason) : std::runtime_error(reason), status(status) {}
+};
+
+#if defined(__GNUC__)
+#    define KOLLAMA_PRINTF(text, args) __attribute__((format(printf, text, args)))
+#else
+#    define KOLLAMA_PRINTF(text, args)
+#endif
+
+KOLLAMA_PRINTF(1, 2) std::string format(const char * text, ...);
+
+void           set_last_error(const std::string & reason);
+kollama_status report(kollama_status status, const std::string & reason); // sets the reason, returns the status
+
+// An assertion of ggml on this thread, thrown by the abort callback. Derived from std::exception so
+// that llama.cpp's own handlers release what they hold on the way.
+struct engine_failure : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+// While one lives on a thread, a failing assertion of ggml there throws instead of ending the
+// process, and the error lines that llama.cpp logs there are collected.
+class guard {
+  public:
+    guard();
+    ~guard();
+    guard(const guard &)             = delete;
+    guard & operator=(const guard &) = delete;
+
+    std::string errors() const; // the logged errors since construction, one line
+};
+
+// Runs f, which may throw, and turns what it throws into a status.
+template <class F> kollama_status guarded(F && f) noexcept {
+    try {
+        guard g;
+        f();
+        return KOLLAMA_OK;
+    } catch (const failure & e) {
+        return report(e.status, e.what());
+    } catch (const engine_failure & e) {
+        return report(KOLLAMA_ERROR_ENGINE, e.what());
+    } catch (const std::bad_alloc &) {
+        return report(KOLLAMA_ERROR_MEMORY, "out of memory");
+    } catch (const std::exception & e) {
+        return report(KOLLAMA_ERROR_ENGINE, e.what());
+    }
+}
+
+// Counts the live handles of one kind, so that a test can show that none leaks.
+template <kollama_handle_kind Kind> struct counted {
+    static inline std::atomic<int64_t> live{0};
+
+    counted() { ++live; }
+    counted(const counted &) { ++live; }
+    counted & operator=(const counted &) = default;
+    ~counted() { --live; }
+};
+
+// A malloc'd copy for an out parameter; kollama_free releases it.
+template <class T> T * hand_over(const T * data, size_t count) {
+    T * copy = static_cast<T *>(std::malloc(count ? count * sizeof(T) : 1));
+    if (!copy) {
+        throw std::bad_alloc();
+    }
+    std::copy(data, data + count, copy);
+    return copy;
+}
+
+} // namespace kollama

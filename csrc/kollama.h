@@ -1,0 +1,321 @@
+// The C face of kollama's native layer: what src/kollama/_core/ binds. It knows no Python.
+//
+// Conventions
+//   - A function that can fail returns a kollama_status; kollama_last_error() then gives the reason,
+//     per thread. Results go to out parameters, which are written only on KOLLAMA_OK.
+//   - Handles have one owner. Close order is ownership order: sequences, generations and jobs
+//     before their context, contexts before their model. A NULL handle may always be freed.
+//   - Text is UTF-8 with an explicit length in bytes; it need not end in NUL.
+//   - No function here blocks on model compute but kollama_job_wait and kollama_generation_next,
+//     and those only as long as they are told to.
+
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef _WIN32
+#    ifdef KOLLAMA_BUILD
+#        define KOLLAMA_API __declspec(dllexport)
+#    else
+#        define KOLLAMA_API __declspec(dllimport)
+#    endif
+#else
+#    define KOLLAMA_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct kollama_model      kollama_model;
+typedef struct kollama_context    kollama_context;
+typedef struct kollama_sequence   kollama_sequence;
+typedef struct kollama_row        kollama_row;
+typedef struct kollama_sampler    kollama_sampler;
+typedef struct kollama_generation kollama_generation;
+typedef struct kollama_job        kollama_job;
+typedef struct kollama_decoder    kollama_decoder;
+typedef struct kollama_gguf       kollama_gguf;
+
+typedef enum kollama_status {
+    KOLLAMA_OK = 0,
+    KOLLAMA_PENDING,            // not an error: ask again
+    KOLLAMA_END,                // not an error: nothing more comes
+    KOLLAMA_ERROR_ARGUMENT,
+    KOLLAMA_ERROR_MEMORY,
+    KOLLAMA_ERROR_IO,
+    KOLLAMA_ERROR_FORMAT,
+    KOLLAMA_ERROR_LOAD,
+    KOLLAMA_ERROR_TOKEN,
+    KOLLAMA_ERROR_CONTEXT_FULL,
+    KOLLAMA_ERROR_DECODE,
+    KOLLAMA_ERROR_CLOSED,
+    KOLLAMA_ERROR_BUSY,
+    KOLLAMA_ERROR_ABORTED,
+    KOLLAMA_ERROR_STATE,        // a thing is not there yet, e.g. logits before the first append
+    KOLLAMA_ERROR_ENGINE,       // an assertion of ggml or llama.cpp failed
+} kollama_status;
+
+// The reason of the last failure on this thread. Valid until the next failure on it.
+KOLLAMA_API const char * kollama_last_error(void);
+
+// ---- runtime: libraries, devices, logs -----------------------------------------------------------
+
+// Loads the backend libraries: of cpu_paths the CPU variant that scores best on this machine, and
+// every one of other_paths. Absolute paths only. Further calls do nothing.
+KOLLAMA_API kollama_status kollama_runtime_init(
+    const char * const * cpu_paths, size_t n_cpu_paths,
+    const char * const * other_paths, size_t n_other_paths);
+
+// Ends every engine thread. For the interpreter's exit: what is still open then is never freed.
+KOLLAMA_API void kollama_runtime_shutdown(void);
+
+typedef struct kollama_device {
+    const char * name;
+    const char * description;
+    const char * backend;
+    const char * type;          // "cpu", "gpu", "igpu", "accel"
+    size_t       memory_free;   // bytes
+    size_t       memory_total;  // bytes
+} kollama_device;
+
+KOLLAMA_API size_t kollama_device_count(void);
+KOLLAMA_API void   kollama_device_get(size_t index, kollama_device * device);
+KOLLAMA_API bool   kollama_supports_gpu(void);
+
+KOLLAMA_API const char * kollama_llama_version(void);
+KOLLAMA_API const char * kollama_llama_commit(void);
+
+// Log lines wait in a ring until they are fetched. Levels are those of Python's logging.
+KOLLAMA_API void    kollama_log_set_level(int level);
+// Moves the oldest line to buf and returns its length, or -1 when there is none.
+KOLLAMA_API int32_t kollama_log_pop(char * buf, size_t size, int * level);
+
+typedef enum kollama_handle_kind {
+    KOLLAMA_HANDLE_MODEL,
+    KOLLAMA_HANDLE_CONTEXT,
+    KOLLAMA_HANDLE_SEQUENCE,
+    KOLLAMA_HANDLE_ROW,
+    KOLLAMA_HANDLE_SAMPLER,
+    KOLLAMA_HANDLE_GENERATION,
+    KOLLAMA_HANDLE_JOB,
+    KOLLAMA_HANDLE_DECODER,
+    KOLLAMA_HANDLE_KINDS,
+} kollama_handle_kind;
+
+KOLLAMA_API int64_t kollama_live_handles(kollama_handle_kind kind);
+
+// The least of physical cores, CPU affinity and cgroup quota; at least 1.
+KOLLAMA_API int32_t kollama_default_threads(void);
+
+KOLLAMA_API void kollama_free(void * memory); // what an out parameter handed over
+
+// ---- GGUF header ---------------------------------------------------------------------------------
+
+// Reads the header of a GGUF file with every length checked against the file's size. Split files:
+// the part's own header.
+KOLLAMA_API kollama_status kollama_gguf_open(const char * path, kollama_gguf ** out);
+KOLLAMA_API void           kollama_gguf_free(kollama_gguf * gguf);
+
+KOLLAMA_API uint32_t     kollama_gguf_version  (const kollama_gguf * gguf);
+KOLLAMA_API size_t       kollama_gguf_n_kv     (const kollama_gguf * gguf);
+KOLLAMA_API const char * kollama_gguf_key      (const kollama_gguf * gguf, size_t index, size_t * length);
+// Scalars as text; an array as "[type x count]".
+KOLLAMA_API const char * kollama_gguf_value    (const kollama_gguf * gguf, size_t index, size_t * length);
+KOLLAMA_API size_t       kollama_gguf_n_tensors(const kollama_gguf * gguf);
+
+typedef struct kollama_tensor_info {
+    const char * name;
+    size_t       name_length;
+    const char * type;
+    uint32_t     n_dims;
+    uint64_t     ne[4];
+    uint64_t     n_bytes;
+} kollama_tensor_info;
+
+KOLLAMA_API void kollama_gguf_tensor(const kollama_gguf * gguf, size_t index, kollama_tensor_info * info);
+
+// ---- model ---------------------------------------------------------------------------------------
+
+typedef enum kollama_load_mode {
+    KOLLAMA_LOAD_AUTO,  // no mapping where the CPU repacks most of the weights, else a mapping
+    KOLLAMA_LOAD_READ,
+    KOLLAMA_LOAD_MMAP,
+} kollama_load_mode;
+
+typedef int (*kollama_progress)(float done, void * user); // 0 stops the load
+
+typedef struct kollama_model_params {
+    int32_t           n_gpu_layers; // -1: all
+    kollama_load_mode load_mode;
+    bool              mlock;
+    bool              vocab_only;
+    kollama_progress  progress;
+    void *            progress_user;
+} kollama_model_params;
+
+// paths: one file (of a split model the first part), or all parts in order.
+KOLLAMA_API kollama_status kollama_model_load(
+    const char * const * paths, size_t n_paths, const kollama_model_params * params, kollama_model ** out);
+// KOLLAMA_ERROR_BUSY while contexts of it are open or it is pinned.
+KOLLAMA_API kollama_status kollama_model_free(kollama_model * model);
+// Pinned, a model cannot be freed: for calls that run without Python's lock.
+KOLLAMA_API void kollama_model_pin  (kollama_model * model);
+KOLLAMA_API void kollama_model_unpin(kollama_model * model);
+
+KOLLAMA_API int32_t  kollama_model_n_vocab    (const kollama_model * model);
+KOLLAMA_API int32_t  kollama_model_n_ctx_train(const kollama_model * model);
+KOLLAMA_API int32_t  kollama_model_n_embd     (const kollama_model * model);
+KOLLAMA_API int32_t  kollama_model_n_layer    (const kollama_model * model);
+KOLLAMA_API uint64_t kollama_model_n_params   (const kollama_model * model);
+KOLLAMA_API uint64_t kollama_model_size       (const kollama_model * model);
+KOLLAMA_API bool     kollama_model_uses_mmap  (const kollama_model * model);
+KOLLAMA_API int32_t  kollama_model_desc       (const kollama_model * model, char * buf, size_t size);
+KOLLAMA_API int32_t  kollama_model_meta_count (const kollama_model * model);
+// Length in bytes; more than size - 1 means "call again with this much". Negative: no such index.
+KOLLAMA_API int32_t  kollama_model_meta_key   (const kollama_model * model, int32_t index, char * buf, size_t size);
+KOLLAMA_API int32_t  kollama_model_meta_value (const kollama_model * model, int32_t index, char * buf, size_t size);
+KOLLAMA_API const char * kollama_model_chat_template(const kollama_model * model); // NULL: none
+
+// ---- tokens --------------------------------------------------------------------------------------
+// Callable from any thread, on a pinned model.
+
+KOLLAMA_API kollama_status kollama_tokenize(
+    kollama_model * model, const char * text, size_t length, bool add_bos, bool parse_special,
+    int32_t ** tokens, size_t * n_tokens); // free with kollama_free
+KOLLAMA_API kollama_status kollama_detokenize(
+    kollama_model * model, const int32_t * tokens, size_t n_tokens, bool skip_special,
+    char ** bytes, size_t * length);       // free with kollama_free
+
+typedef struct kollama_vocab_info {
+    int32_t bos, eos;           // -1: none
+    bool    add_bos;            // the model asks for it
+    bool    add_space_prefix;   // encoding adds one leading space, so decoding drops one
+} kollama_vocab_info;
+
+KOLLAMA_API void           kollama_vocab_get_info(const kollama_model * model, kollama_vocab_info * info);
+KOLLAMA_API bool           kollama_vocab_is_eog  (const kollama_model * model, int32_t token);
+KOLLAMA_API const char *   kollama_vocab_piece   (const kollama_model * model, int32_t token); // NULL: no such id
+KOLLAMA_API int32_t        kollama_vocab_id      (kollama_model * model, const char * piece, size_t length); // -1: none
+
+// Incremental UTF-8: bytes in, complete characters out; what no continuation can complete becomes
+// U+FFFD, one for each maximal part (Unicode 15, table 3-8; as Python's errors="replace").
+KOLLAMA_API kollama_decoder * kollama_decoder_init(kollama_model * model, bool skip_special);
+KOLLAMA_API void              kollama_decoder_free(kollama_decoder * decoder);
+// text stays valid until the next call.
+KOLLAMA_API kollama_status    kollama_decoder_push (kollama_decoder * decoder, int32_t token, const char ** text, size_t * length);
+KOLLAMA_API kollama_status    kollama_decoder_flush(kollama_decoder * decoder, const char ** text, size_t * length);
+
+// ---- context -------------------------------------------------------------------------------------
+
+typedef struct kollama_context_params {
+    uint32_t     n_ctx;
+    uint32_t     n_batch;
+    uint32_t     n_ubatch;
+    uint32_t     n_seq_max;
+    int32_t      n_threads;
+    bool         swa_full;
+    int32_t      flash_attn;   // -1 auto, 0 off, 1 on
+    const char * type_k;       // ggml type names, e.g. "f16"
+    const char * type_v;
+} kollama_context_params;
+
+KOLLAMA_API kollama_status kollama_context_init(kollama_model * model, const kollama_context_params * params, kollama_context ** out);
+// Ends what runs; its sequences and generations stay valid handles that answer KOLLAMA_ERROR_CLOSED.
+KOLLAMA_API void           kollama_context_free(kollama_context * ctx);
+
+// ---- jobs: what the engine thread of a context does for a caller ---------------------------------
+
+KOLLAMA_API kollama_status kollama_job_wait  (kollama_job * job, int32_t timeout_ms); // PENDING, or how it ended
+KOLLAMA_API void           kollama_job_cancel(kollama_job * job); // ends with ABORTED within one graph
+KOLLAMA_API void           kollama_job_free  (kollama_job * job);
+
+// ---- sequences -----------------------------------------------------------------------------------
+
+KOLLAMA_API kollama_status kollama_sequence_init(kollama_context * ctx, kollama_sequence ** out);
+KOLLAMA_API void           kollama_sequence_free(kollama_sequence * seq);
+
+KOLLAMA_API kollama_status kollama_sequence_append(kollama_sequence * seq, const int32_t * tokens, size_t n_tokens, kollama_job ** out);
+KOLLAMA_API kollama_status kollama_sequence_rewind(kollama_sequence * seq, size_t n_keep, kollama_job ** out);
+KOLLAMA_API kollama_status kollama_sequence_fork  (kollama_sequence * seq, kollama_sequence * dst, kollama_job ** out);
+
+// KOLLAMA_ERROR_BUSY while a job or a generation works on the sequence.
+KOLLAMA_API kollama_status kollama_sequence_length(kollama_sequence * seq, size_t * n_tokens);
+KOLLAMA_API kollama_status kollama_sequence_tokens(kollama_sequence * seq, int32_t * tokens, size_t n_tokens);
+// The row of the last token's logits, retained for the caller.
+KOLLAMA_API kollama_status kollama_sequence_logits(kollama_sequence * seq, kollama_row ** out);
+
+KOLLAMA_API float * kollama_row_data   (kollama_row * row);
+KOLLAMA_API size_t  kollama_row_size   (const kollama_row * row); // floats
+KOLLAMA_API void    kollama_row_release(kollama_row * row);
+
+// ---- sampling ------------------------------------------------------------------------------------
+
+typedef struct kollama_sampler_params {
+    float    temperature; // <= 0: greedy
+    int32_t  top_k;       // <= 0: off
+    float    top_p;       // >= 1: off
+    float    min_p;       // <= 0: off
+    uint32_t seed;
+} kollama_sampler_params;
+
+KOLLAMA_API kollama_sampler * kollama_sampler_init(const kollama_sampler_params * params);
+KOLLAMA_API void              kollama_sampler_free(kollama_sampler * sampler);
+KOLLAMA_API kollama_status    kollama_sampler_sample(kollama_sampler * sampler, kollama_row * row, int32_t * token);
+
+// ---- generation: the default loop, on the engine thread ------------------------------------------
+
+typedef struct kollama_generation_params {
+    int64_t              max_tokens;   // < 0: until an end token or the context is full
+    bool                 ignore_eos;
+    int32_t              ahead;        // tokens computed before they are asked for; at least 1
+    const char * const * stops;
+    const size_t *       stop_lengths;
+    size_t               n_stops;
+} kollama_generation_params;
+
+typedef enum kollama_finish {
+    KOLLAMA_FINISH_NONE,
+    KOLLAMA_FINISH_STOP,       // a stop string
+    KOLLAMA_FINISH_LENGTH,     // max_tokens, or the context is full
+    KOLLAMA_FINISH_EOS,        // an end-of-generation token
+    KOLLAMA_FINISH_CANCELLED,
+} kollama_finish;
+
+typedef struct kollama_event {
+    int32_t        token;
+    float          logprob;     // natural log, of the model's own distribution
+    const char *   text;        // complete characters; valid until the next call
+    size_t         length;
+    kollama_finish finish;      // of the last event; NONE before
+} kollama_event;
+
+typedef struct kollama_generation_stats {
+    size_t         n_prompt;         // tokens of the prompt
+    size_t         n_reused;         // of these, already in memory from before
+    size_t         n_generated;      // sampled ids handed out
+    double         prompt_seconds;
+    double         generate_seconds; // after the first token
+    kollama_finish finish;
+    const char *   incomplete;       // bytes of an unfinished character at the end
+    size_t         incomplete_length;
+} kollama_generation_stats;
+
+// Takes the sequence over until it is freed, keeps what it shares with the prompt and reads the
+// rest. The sampler is used by this generation alone until then.
+KOLLAMA_API kollama_status kollama_generation_init(
+    kollama_sequence * seq, kollama_sampler * sampler, const int32_t * prompt, size_t n_prompt,
+    const kollama_generation_params * params, kollama_generation ** out);
+KOLLAMA_API void           kollama_generation_free(kollama_generation * gen);
+
+// OK with an event, PENDING after timeout_ms, END after the last event, or why it failed.
+KOLLAMA_API kollama_status kollama_generation_next  (kollama_generation * gen, int32_t timeout_ms, kollama_event * event);
+// Ends it within one graph; the sequence keeps what it has read.
+KOLLAMA_API void           kollama_generation_cancel(kollama_generation * gen);
+KOLLAMA_API void           kollama_generation_get_stats(kollama_generation * gen, kollama_generation_stats * stats);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,180 @@
+#include "model.h"
+
+#include "gguf_scan.h"
+
+#include <algorithm>
+#include <cctype>
+#include <cstring>
+
+namespace kollama {
+namespace {
+
+// Types whose weights ggml's CPU backend keeps in an order of its own: a mapped file would stay
+// resident beside that copy. On x86-64: Q4_0, Q4_K, IQ4_NL, MXFP4 (ggml-cpu/repack.cpp, read at the
+// pinned commit); Q2_K needs AVX-512 and is left to the mapping.
+bool is_repacked(ggml_type type) {
+    return type == GGML_TYPE_Q4_0 || type == GGML_TYPE_Q4_K || type == GGML_TYPE_IQ4_NL || type == GGML_TYPE_MXFP4;
+}
+
+// Whether reading the weights costs less memory than mapping them: where the CPU repacks at least
+// an eighth of the file. Below that the page cache is worth more than the copy costs.
+bool reads_better_than_maps(const kollama_gguf & gguf) {
+    uint64_t repacked = 0, total = 0;
+    for (const auto & tensor : gguf.tensors) {
+        total += tensor.n_bytes;
+        repacked += is_repacked(tensor.type) ? tensor.n_bytes : 0;
+    }
+    return repacked > total / 8;
+}
+
+llama_load_mode choose_load_mode(const kollama_model_params & params, const kollama_gguf & gguf) {
+    const bool on_gpu = params.n_gpu_layers != 0;
+    const bool map = params.load_mode == KOLLAMA_LOAD_MMAP ||
+                     (params.load_mode == KOLLAMA_LOAD_AUTO && (on_gpu || !reads_better_than_maps(gguf)));
+    if (params.mlock) {
+        return map ? LLAMA_LOAD_MODE_MMAP_MLOCK : LLAMA_LOAD_MODE_MLOCK;
+    }
+    return map ? LLAMA_LOAD_MODE_MMAP : LLAMA_LOAD_MODE_NONE;
+}
+
+// llama.cpp's own words, without the names of its functions.
+std::string reason_of(const std::string & errors) {
+    std::string text = errors;
+    for (const char * prefix : { "llama_model_load_from_file_impl: ", "llama_model_load: ", "error loading model: ",
+                                 "error loading model hyperparameters: ", "error loading model vocabulary: ",
+                                 "error loading model architecture: ", "gguf_init_from_file_impl: ",
+                                 "failed to load model", "gguf_init_from_file_ptr: " }) {
+        for (size_t at; (at = text.find(prefix)) != std::string::npos;) {
+            text.erase(at, std::strlen(prefix));
+        }
+    }
+    while (!text.empty() && (text.back() == ' ' || text.back() == ';')) {
+        text.pop_back();
+    }
+    return text.empty() ? "llama.cpp gave no reason" : text;
+}
+
+struct progress_state {
+    const kollama_model_params * params;
+    bool                         stopped = false;
+};
+
+bool on_progress(float done, void * user) {
+    auto * state   = static_cast<progress_state *>(user);
+    state->stopped = !state->params->progress(done, state->params->progress_user);
+    return !state->stopped;
+}
+
+void load(const char * const * paths, size_t n_paths, const kollama_model_params & params, kollama_model ** out) {
+    const kollama_gguf    first = scan_gguf(paths[0]);
+    for (size_t i = 1; i < n_paths; i++) {
+        scan_gguf(paths[i]);
+    }
+    const llama_load_mode mode  = choose_load_mode(params, first);
+
+    progress_state     state{ &params };
+    llama_model_params lparams  = llama_model_default_params();
+    lparams.n_gpu_layers        = params.n_gpu_layers;
+    lparams.load_mode           = mode;
+    lparams.vocab_only          = params.vocab_only;
+    lparams.progress_callback           = params.progress ? on_progress : [](float, void *) { return true; };
+    lparams.progress_callback_user_data = &state;
+
+    auto  model = std::make_unique<kollama_model>();
+    guard g;
+    model->handle = n_paths == 1 ? llama_model_load_from_file(paths[0], lparams)
+                                 : llama_model_load_from_splits(const_cast<const char **>(paths), n_paths, lparams);
+    if (!model->handle) {
+        if (state.stopped) {
+            throw failure(KOLLAMA_ERROR_ABORTED, std::string(paths[0]) + ": the load was stopped");
+        }
+        throw failure(KOLLAMA_ERROR_LOAD, std::string(paths[0]) + ": " + reason_of(g.errors()));
+    }
+    model->vocab     = llama_model_get_vocab(model->handle);
+    model->uses_mmap = !params.vocab_only && (mode == LLAMA_LOAD_MODE_MMAP || mode == LLAMA_LOAD_MODE_MMAP_MLOCK);
+    model->vocab_only = params.vocab_only;
+    *out              = model.release();
+}
+
+} // namespace
+} // namespace kollama
+
+using namespace kollama;
+
+kollama_status kollama_model_load(const char * const * paths, size_t n_paths, const kollama_model_params * params,
+                                  kollama_model ** out) {
+    return guarded([&] { load(paths, n_paths, *params, out); });
+}
+
+kollama_status kollama_model_free(kollama_model * model) {
+    if (!model) {
+        return KOLLAMA_OK;
+    }
+    if (const int n = model->n_contexts) {
+        return report(KOLLAMA_ERROR_BUSY, format("%d context%s of this model %s open: close %s first", n, n == 1 ? "" : "s",
+                                                 n == 1 ? "is" : "are", n == 1 ? "it" : "them"));
+    }
+    if (model->n_pins) {
+        return report(KOLLAMA_ERROR_BUSY, "another thread is using this model's tokenizer");
+    }
+    return guarded([&] {
+        llama_model_free(model->handle);
+        delete model;
+    });
+}
+
+void kollama_model_pin(kollama_model * model) {
+    ++model->n_pins;
+}
+
+void kollama_model_unpin(kollama_model * model) {
+    --model->n_pins;
+}
+
+int32_t kollama_model_n_vocab(const kollama_model * model) {
+    return llama_vocab_n_tokens(model->vocab);
+}
+
+int32_t kollama_model_n_ctx_train(const kollama_model * model) {
+    return llama_model_n_ctx_train(model->handle);
+}
+
+int32_t kollama_model_n_embd(const kollama_model * model) {
+    return llama_model_n_embd(model->handle);
+}
+
+int32_t kollama_model_n_layer(const kollama_model * model) {
+    return llama_model_n_layer(model->handle);
+}
+
+uint64_t kollama_model_n_params(const kollama_model * model) {
+    return llama_model_n_params(model->handle);
+}
+
+uint64_t kollama_model_size(const kollama_model * model) {
+    return llama_model_size(model->handle);
+}
+
+bool kollama_model_uses_mmap(const kollama_model * model) {
+    return model->uses_mmap;
+}
+
+int32_t kollama_model_desc(const kollama_model * model, char * buf, size_t size) {
+    return llama_model_desc(model->handle, buf, size);
+}
+
+int32_t kollama_model_meta_count(const kollama_model * model) {
+    return llama_model_meta_count(model->handle);
+}
+
+int32_t kollama_model_meta_key(const kollama_model * model, int32_t index, char * buf, size_t size) {
+    return llama_model_meta_key_by_index(model->handle, index, buf, size);
+}
+
+int32_t kollama_model_meta_value(const kollama_model * model, int32_t index, char * buf, size_t size) {
+    return llama_model_meta_val_str_by_index(model->handle, index, buf, size);
+}
+
+const char * kollama_model_chat_template(const kollama_model * model) {
+    return llama_model_chat_template(model->handle, nullptr);
+}

@@ -1,0 +1,30 @@
+// A row of logits, one float per token of the vocabulary, and the passes over it.
+
+#pragma once
+
+#include "internal.h"
+
+struct kollama_row : kollama::counted<KOLLAMA_HANDLE_ROW> {
+    std::vector<float> logits;
+    std::atomic<int>   owners{1};
+
+    explicit kollama_row(size_t n_vocab) : logits(n_vocab) {}
+};
+
+namespace kollama {
+
+constexpr size_t ROW_BLOCK = 64; // floats whose maximum stands for them
+
+struct row_peak {
+    float  value = 0;   // the largest logit
+    size_t index = 0;   // of its first place
+};
+
+// One pass: the maximum of every block into block_max, the first place of the largest of all.
+// Throws KOLLAMA_ERROR_ARGUMENT where a logit is NaN or all are -inf.
+row_peak scan_row(const float * logits, size_t n, std::vector<float> & block_max);
+
+// log(sum(exp(logits))), given their maximum.
+float log_sum_exp(const float * logits, size_t n, float peak);
+
+} // namespace kollama

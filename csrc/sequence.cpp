@@ -1,0 +1,149 @@
+// Jobs and sequences: the part of the C face that hands work to an engine.
+
+#include "engine.h"
+
+#include <algorithm>
+#include <cstring>
+
+using namespace kollama;
+
+struct kollama_job : counted<KOLLAMA_HANDLE_JOB> {
+    std::shared_ptr<engine>       owner;
+    std::shared_ptr<kollama::job> state;
+};
+
+kollama_status kollama_job_wait(kollama_job * job, int32_t timeout_ms) {
+    return job->owner->wait(*job->state, timeout_ms);
+}
+
+void kollama_job_cancel(kollama_job * job) {
+    job->owner->cancel(*job->state);
+}
+
+void kollama_job_free(kollama_job * job) {
+    delete job;
+}
+
+namespace {
+
+kollama_status submit(kollama_sequence * seq, std::function<void(kollama::job &)> work, kollama_job ** out) {
+    return guarded([&] {
+        auto handle   = std::make_unique<kollama_job>();
+        handle->owner = seq->engine;
+        handle->state = seq->engine->submit(seq->state, std::move(work));
+        *out          = handle.release();
+    });
+}
+
+// Reads tokens in batches; where it throws, the sequence is as it was before the first.
+void append(engine & e, kollama::job & job, sequence & seq, const std::vector<int32_t> & tokens) {
+    const size_t n_before = seq.tokens.size();
+    try {
+        for (size_t done = 0; done < tokens.size();) {
+            e.check_cancelled(job);
+            const size_t            n    = std::min(e.n_batch(), tokens.size() - done);
+            const bool              last = done + n == tokens.size();
+            std::vector<batch_item> items{ { &seq, tokens.data() + done, n, last } };
+            e.decode(items);
+            done += n;
+            if (last) {
+                if (!seq.row) {
+                    seq.row = new kollama_row(e.n_vocab());
+                }
+                std::memcpy(seq.row->logits.data(), e.logits_of(items[0]), e.n_vocab() * sizeof(float));
+                seq.row_valid = true;
+            }
+        }
+    } catch (const failure &) {
+        const bool had_row = seq.row_valid;
+        e.rewind(seq, std::min(n_before, seq.tokens.size()));
+        seq.row_valid = had_row; // the row was not touched
+        throw;
+    }
+}
+
+} // namespace
+
+kollama_status kollama_sequence_init(kollama_context * ctx, kollama_sequence ** out) {
+    return guarded([&] { *out = new kollama_sequence{ ctx->engine, ctx->engine->take_slot() }; });
+}
+
+void kollama_sequence_free(kollama_sequence * seq) {
+    if (seq) {
+        seq->engine->drop_slot(*seq->state);
+        delete seq;
+    }
+}
+
+kollama_status kollama_sequence_append(kollama_sequence * seq, const int32_t * tokens, size_t n_tokens, kollama_job ** out) {
+    return guarded([&] {
+        engine & e = *seq->engine;
+        if (n_tokens == 0) {
+            throw failure(KOLLAMA_ERROR_ARGUMENT, "there is no token to append");
+        }
+        for (size_t i = 0; i < n_tokens; i++) {
+            check_token(e.model(), tokens[i]);
+        }
+        e.with_idle(*seq->state, [&] {
+            const size_t n_before = seq->state->tokens.size();
+            if (n_tokens > e.n_ctx() - n_before) {
+                throw failure(KOLLAMA_ERROR_CONTEXT_FULL, format("%zu tokens after the %zu already there are more than n_ctx=%zu",
+                                                                 n_tokens, n_before, e.n_ctx()));
+            }
+        });
+        auto work = [&e, state = seq->state, copy = std::vector<int32_t>(tokens, tokens + n_tokens)](kollama::job & job) {
+            append(e, job, *state, copy);
+        };
+        if (const kollama_status status = submit(seq, std::move(work), out)) {
+            throw failure(status, std::string(kollama_last_error()));
+        }
+    });
+}
+
+kollama_status kollama_sequence_rewind(kollama_sequence * seq, size_t n_keep, kollama_job ** out) {
+    return guarded([&] {
+        engine & e = *seq->engine;
+        e.with_idle(*seq->state, [&] {
+            const size_t length = seq->state->tokens.size();
+            if (n_keep > length) {
+                throw failure(KOLLAMA_ERROR_ARGUMENT, format("cannot keep the first %zu tokens of %zu", n_keep, length));
+            }
+        });
+        auto work = [&e, state = seq->state, n_keep](kollama::job &) {
+            e.rewind(*state, n_keep);
+            state->row_valid = false;
+        };
+        if (const kollama_status status = submit(seq, std::move(work), out)) {
+            throw failure(status, std::string(kollama_last_error()));
+        }
+    });
+}
+
+kollama_status kollama_sequence_fork(kollama_sequence * seq, kollama_sequence * dst, kollama_job ** out) {
+    auto work = [e = seq->engine.get(), src = seq->state, dst = dst->state](kollama::job &) { e->fork(*src, *dst); };
+    return submit(seq, std::move(work), out);
+}
+
+kollama_status kollama_sequence_length(kollama_sequence * seq, size_t * n_tokens) {
+    return guarded([&] { seq->engine->with_idle(*seq->state, [&] { *n_tokens = seq->state->tokens.size(); }); });
+}
+
+kollama_status kollama_sequence_tokens(kollama_sequence * seq, int32_t * tokens, size_t n_tokens) {
+    return guarded([&] {
+        seq->engine->with_idle(*seq->state, [&] {
+            std::copy_n(seq->state->tokens.begin(), std::min(n_tokens, seq->state->tokens.size()), tokens);
+        });
+    });
+}
+
+kollama_status kollama_sequence_logits(kollama_sequence * seq, kollama_row ** out) {
+    return guarded([&] {
+        seq->engine->with_idle(*seq->state, [&] {
+            if (!seq->state->row_valid) {
+                throw failure(KOLLAMA_ERROR_STATE, "there are no logits: append a token first");
+            }
+            ++seq->state->row->owners;
+            *out = seq->state->row;
+        });
+    });
+}

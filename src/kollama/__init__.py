@@ -1,0 +1,1 @@
+"""Llama models in your Python process, with Korean text that is exactly right."""

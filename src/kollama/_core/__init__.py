@@ -1,0 +1,1 @@
+"""The compiled core: one small wrapper per concept of csrc/kollama.h."""

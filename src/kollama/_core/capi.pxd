@@ -1,0 +1,231 @@
+"""csrc/kollama.h, declaration by declaration."""
+
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+
+cdef extern from "kollama.h" nogil:
+    ctypedef struct kollama_model:
+        pass
+    ctypedef struct kollama_context:
+        pass
+    ctypedef struct kollama_sequence:
+        pass
+    ctypedef struct kollama_row:
+        pass
+    ctypedef struct kollama_sampler:
+        pass
+    ctypedef struct kollama_generation:
+        pass
+    ctypedef struct kollama_job:
+        pass
+    ctypedef struct kollama_decoder:
+        pass
+    ctypedef struct kollama_gguf:
+        pass
+
+    ctypedef enum kollama_status:
+        KOLLAMA_OK
+        KOLLAMA_PENDING
+        KOLLAMA_END
+        KOLLAMA_ERROR_ARGUMENT
+        KOLLAMA_ERROR_MEMORY
+        KOLLAMA_ERROR_IO
+        KOLLAMA_ERROR_FORMAT
+        KOLLAMA_ERROR_LOAD
+        KOLLAMA_ERROR_TOKEN
+        KOLLAMA_ERROR_CONTEXT_FULL
+        KOLLAMA_ERROR_DECODE
+        KOLLAMA_ERROR_CLOSED
+        KOLLAMA_ERROR_BUSY
+        KOLLAMA_ERROR_ABORTED
+        KOLLAMA_ERROR_STATE
+        KOLLAMA_ERROR_ENGINE
+    const char * kollama_last_error()
+    kollama_status kollama_runtime_init(
+        const char * const * cpu_paths, size_t n_cpu_paths, const char * const * other_paths,
+        size_t n_other_paths)
+    void kollama_runtime_shutdown()
+
+    ctypedef struct kollama_device:
+        const char * name
+        const char * description
+        const char * backend
+        const char * type
+        size_t memory_free
+        size_t memory_total
+    size_t kollama_device_count()
+    void kollama_device_get(size_t index, kollama_device * device)
+    bint kollama_supports_gpu()
+    const char * kollama_llama_version()
+    const char * kollama_llama_commit()
+    void kollama_log_set_level(int level)
+    int32_t kollama_log_pop(char * buf, size_t size, int * level)
+
+    ctypedef enum kollama_handle_kind:
+        KOLLAMA_HANDLE_MODEL
+        KOLLAMA_HANDLE_CONTEXT
+        KOLLAMA_HANDLE_SEQUENCE
+        KOLLAMA_HANDLE_ROW
+        KOLLAMA_HANDLE_SAMPLER
+        KOLLAMA_HANDLE_GENERATION
+        KOLLAMA_HANDLE_JOB
+        KOLLAMA_HANDLE_DECODER
+        KOLLAMA_HANDLE_KINDS
+    int64_t kollama_live_handles(kollama_handle_kind kind)
+    int32_t kollama_default_threads()
+    void kollama_free(void * memory)
+    kollama_status kollama_gguf_open(const char * path, kollama_gguf ** out)
+    void kollama_gguf_free(kollama_gguf * gguf)
+    uint32_t kollama_gguf_version(const kollama_gguf * gguf)
+    size_t kollama_gguf_n_kv(const kollama_gguf * gguf)
+    const char * kollama_gguf_key(const kollama_gguf * gguf, size_t index, size_t * length)
+    const char * kollama_gguf_value(const kollama_gguf * gguf, size_t index, size_t * length)
+    size_t kollama_gguf_n_tensors(const kollama_gguf * gguf)
+
+    ctypedef struct kollama_tensor_info:
+        const char * name
+        size_t name_length
+        const char * type
+        uint32_t n_dims
+        uint64_t ne[4]
+        uint64_t n_bytes
+    void kollama_gguf_tensor(const kollama_gguf * gguf, size_t index, kollama_tensor_info * info)
+
+    ctypedef enum kollama_load_mode:
+        KOLLAMA_LOAD_AUTO
+        KOLLAMA_LOAD_READ
+        KOLLAMA_LOAD_MMAP
+
+    ctypedef int (*kollama_progress)(float done, void * user) noexcept
+
+    ctypedef struct kollama_model_params:
+        int32_t n_gpu_layers
+        kollama_load_mode load_mode
+        bint mlock
+        bint vocab_only
+        kollama_progress progress
+        void * progress_user
+    kollama_status kollama_model_load(
+        const char * const * paths, size_t n_paths, const kollama_model_params * params,
+        kollama_model ** out)
+    kollama_status kollama_model_free(kollama_model * model)
+    void kollama_model_pin(kollama_model * model)
+    void kollama_model_unpin(kollama_model * model)
+    int32_t kollama_model_n_vocab(const kollama_model * model)
+    int32_t kollama_model_n_ctx_train(const kollama_model * model)
+    int32_t kollama_model_n_embd(const kollama_model * model)
+    int32_t kollama_model_n_layer(const kollama_model * model)
+    uint64_t kollama_model_n_params(const kollama_model * model)
+    uint64_t kollama_model_size(const kollama_model * model)
+    bint kollama_model_uses_mmap(const kollama_model * model)
+    int32_t kollama_model_desc(const kollama_model * model, char * buf, size_t size)
+    int32_t kollama_model_meta_count(const kollama_model * model)
+    int32_t kollama_model_meta_key(
+        const kollama_model * model, int32_t index, char * buf, size_t size)
+    int32_t kollama_model_meta_value(
+        const kollama_model * model, int32_t index, char * buf, size_t size)
+    const char * kollama_model_chat_template(const kollama_model * model)
+    kollama_status kollama_tokenize(
+        kollama_model * model, const char * text, size_t length, bint add_bos,
+        bint parse_special, int32_t ** tokens, size_t * n_tokens)
+    kollama_status kollama_detokenize(
+        kollama_model * model, const int32_t * tokens, size_t n_tokens, bint skip_special,
+        char ** bytes, size_t * length)
+
+    ctypedef struct kollama_vocab_info:
+        int32_t bos
+        int32_t eos
+        bint add_bos
+        bint add_space_prefix
+    void kollama_vocab_get_info(const kollama_model * model, kollama_vocab_info * info)
+    bint kollama_vocab_is_eog(const kollama_model * model, int32_t token)
+    const char * kollama_vocab_piece(const kollama_model * model, int32_t token)
+    int32_t kollama_vocab_id(kollama_model * model, const char * piece, size_t length)
+    kollama_decoder * kollama_decoder_init(kollama_model * model, bint skip_special)
+    void kollama_decoder_free(kollama_decoder * decoder)
+    kollama_status kollama_decoder_push(
+        kollama_decoder * decoder, int32_t token, const char ** text, size_t * length)
+    kollama_status kollama_decoder_flush(
+        kollama_decoder * decoder, const char ** text, size_t * length)
+
+    ctypedef struct kollama_context_params:
+        uint32_t n_ctx
+        uint32_t n_batch
+        uint32_t n_ubatch
+        uint32_t n_seq_max
+        int32_t n_threads
+        bint swa_full
+        int32_t flash_attn
+        const char * type_k
+        const char * type_v
+    kollama_status kollama_context_init(
+        kollama_model * model, const kollama_context_params * params, kollama_context ** out)
+    void kollama_context_free(kollama_context * ctx)
+    kollama_status kollama_job_wait(kollama_job * job, int32_t timeout_ms)
+    void kollama_job_cancel(kollama_job * job)
+    void kollama_job_free(kollama_job * job)
+    kollama_status kollama_sequence_init(kollama_context * ctx, kollama_sequence ** out)
+    void kollama_sequence_free(kollama_sequence * seq)
+    kollama_status kollama_sequence_append(
+        kollama_sequence * seq, const int32_t * tokens, size_t n_tokens, kollama_job ** out)
+    kollama_status kollama_sequence_rewind(
+        kollama_sequence * seq, size_t n_keep, kollama_job ** out)
+    kollama_status kollama_sequence_fork(
+        kollama_sequence * seq, kollama_sequence * dst, kollama_job ** out)
+    kollama_status kollama_sequence_length(kollama_sequence * seq, size_t * n_tokens)
+    kollama_status kollama_sequence_tokens(
+        kollama_sequence * seq, int32_t * tokens, size_t n_tokens)
+    kollama_status kollama_sequence_logits(kollama_sequence * seq, kollama_row ** out)
+    float * kollama_row_data(kollama_row * row)
+    size_t kollama_row_size(const kollama_row * row)
+    void kollama_row_release(kollama_row * row)
+
+    ctypedef struct kollama_sampler_params:
+        float temperature
+        int32_t top_k
+        float top_p
+        float min_p
+        uint32_t seed
+    kollama_sampler * kollama_sampler_init(const kollama_sampler_params * params)
+    void kollama_sampler_free(kollama_sampler * sampler)
+    kollama_status kollama_sampler_sample(
+        kollama_sampler * sampler, kollama_row * row, int32_t * token)
+
+    ctypedef struct kollama_generation_params:
+        int64_t max_tokens
+        bint ignore_eos
+        int32_t ahead
+        const char * const * stops
+        const size_t * stop_lengths
+        size_t n_stops
+
+    ctypedef enum kollama_finish:
+        KOLLAMA_FINISH_NONE
+        KOLLAMA_FINISH_STOP
+        KOLLAMA_FINISH_LENGTH
+        KOLLAMA_FINISH_EOS
+        KOLLAMA_FINISH_CANCELLED
+
+    ctypedef struct kollama_event:
+        int32_t token
+        float logprob
+        const char * text
+        size_t length
+        kollama_finish finish
+
+    ctypedef struct kollama_generation_stats:
+        size_t n_prompt
+        size_t n_reused
+        size_t n_generated
+        double prompt_seconds
+        double generate_seconds
+        kollama_finish finish
+        const char * incomplete
+        size_t incomplete_length
+    kollama_status kollama_generation_init(
+        kollama_sequence * seq, kollama_sampler * sampler, const int32_t * prompt,
+        size_t n_prompt, const kollama_generation_params * params, kollama_generation ** out)
+    void kollama_generation_free(kollama_generation * gen)
+    kollama_status kollama_generation_next(
+        kollama_generation * gen, int32_t timeout_ms, kollama_event * event)
+    void kollama_generation_cancel(kollama_generation * gen)
+    void kollama_generation_get_stats(kollama_generation * gen, kollama_generation_stats * stats)

@@ -1,0 +1,14 @@
+from kollama._core.capi cimport kollama_context
+from kollama._core.model cimport Model
+
+
+cdef class Context:
+    cdef kollama_context * _handle
+    cdef readonly Model model
+    cdef readonly int n_ctx
+    cdef readonly int n_seq_max
+    cdef readonly int n_batch
+    cdef readonly int n_threads
+    cdef object __weakref__
+
+    cdef kollama_context * handle(self) except NULL

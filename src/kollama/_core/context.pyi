@@ -1,0 +1,42 @@
+from types import TracebackType
+from typing import Literal, final
+
+from kollama._core.model import Model
+from kollama._core.sequence import Sequence
+
+@final
+class Context:
+    def __new__(
+        cls,
+        model: Model,
+        *,
+        n_ctx: int = 4096,
+        n_seq_max: int = 1,
+        n_batch: int | None = None,
+        n_threads: int | None = None,
+        type_k: str = "f16",
+        type_v: str = "f16",
+        flash_attn: bool | Literal["auto"] = "auto",
+        swa_full: bool = True,
+    ) -> Context: ...
+    @property
+    def model(self) -> Model: ...
+    @property
+    def n_ctx(self) -> int: ...
+    @property
+    def n_seq_max(self) -> int: ...
+    @property
+    def n_batch(self) -> int: ...
+    @property
+    def n_threads(self) -> int: ...
+    @property
+    def closed(self) -> bool: ...
+    def sequence(self) -> Sequence: ...
+    def close(self) -> None: ...
+    def __enter__(self) -> Context: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...

@@ -1,0 +1,30 @@
+from collections.abc import Iterable
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kollama._core.sampler import Sampler
+from kollama._core.sequence import Sequence
+from kollama.types import FinishReason, Timings, Token, Usage
+
+STREAM_AHEAD: int
+
+@final
+class TokenStream:
+    def __new__(
+        cls,
+        sequence: Sequence,
+        sampler: Sampler,
+        prompt: Iterable[int] | NDArray[np.integer],
+        *,
+        max_tokens: int | None = None,
+        stop: list[bytes],
+        ignore_eos: bool = False,
+        ahead: int = ...,
+    ) -> TokenStream: ...
+    def __iter__(self) -> TokenStream: ...
+    def __next__(self) -> Token: ...
+    def close(self) -> None: ...
+    @property
+    def stats(self) -> tuple[Usage, Timings, FinishReason | None, bytes]: ...

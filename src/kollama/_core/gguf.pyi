@@ -1,0 +1,5 @@
+from os import PathLike
+
+def read_header(
+    path: str | bytes | PathLike[str] | PathLike[bytes],
+) -> tuple[int, dict[str, str], list[tuple[str, str, tuple[int, ...], int]]]: ...

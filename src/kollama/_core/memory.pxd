@@ -1,0 +1,14 @@
+from libc.stdint cimport int32_t
+from kollama._core.capi cimport kollama_row
+
+
+cdef class Buffer:
+    cdef void * _data
+    cdef kollama_row * _row
+    cdef Py_ssize_t _count
+    cdef bint _floats
+
+
+cdef object take_tokens(int32_t * tokens, size_t count)
+cdef object take_row(kollama_row * row)
+cdef object as_tokens(object ids)

@@ -1,0 +1,6 @@
+from typing import final
+
+@final
+class Buffer:
+    def __new__(cls) -> Buffer: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...

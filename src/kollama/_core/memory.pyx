@@ -1,0 +1,72 @@
+"""Native memory as NumPy arrays, without a copy, and token ids on their way in."""
+
+cimport cython
+from cpython.buffer cimport PyBuffer_FillInfo
+from kollama._core.capi cimport *
+
+import numpy as np
+
+from kollama.errors import TokenError
+
+
+@cython.final
+@cython.no_gc_clear
+cdef class Buffer:
+    """Owns a piece of native memory for as long as an array over it lives.
+
+    The memory of a logits row is shared with its sequence, that of token ids is this object's own.
+    """
+
+    def __cinit__(self):
+        self._data = NULL
+        self._row = NULL
+
+    def __getbuffer__(self, Py_buffer * buffer, int flags):
+        # Bytes: what they mean is said by np.frombuffer.
+        PyBuffer_FillInfo(buffer, self, self._data, self._count * 4, 0, flags)
+
+    def __releasebuffer__(self, Py_buffer * buffer):
+        pass
+
+    def __dealloc__(self):
+        if self._row != NULL:
+            kollama_row_release(self._row)
+        else:
+            kollama_free(self._data)
+
+
+cdef object take_tokens(int32_t * tokens, size_t count):
+    """An int32 array over ids that csrc handed over."""
+    cdef Buffer buffer = Buffer.__new__(Buffer)
+    buffer._data = tokens
+    buffer._count = count
+    if count == 0:
+        return np.empty(0, np.int32)
+    return np.frombuffer(buffer, np.int32)
+
+
+cdef object take_row(kollama_row * row):
+    """A writable float32 array over a row that csrc retained for the caller."""
+    cdef Buffer buffer = Buffer.__new__(Buffer)
+    buffer._row = row
+    buffer._data = kollama_row_data(row)
+    buffer._count = kollama_row_size(row)
+    return np.frombuffer(buffer, np.float32)
+
+
+cdef object as_tokens(object ids):
+    """ids as a contiguous int32 array of one dimension; an int32 array is not copied."""
+    if isinstance(ids, (str, bytes)):
+        raise TypeError("token ids must be integers, not text: encode it first")
+    array = np.asarray(ids if hasattr(ids, "__len__") else list(ids))
+    if array.ndim != 1:
+        raise ValueError(f"token ids must have one dimension, not {array.ndim}")
+    if array.size == 0:
+        return np.empty(0, np.int32)
+    if array.dtype == np.int32:
+        return np.ascontiguousarray(array)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"token ids must be integers, not {array.dtype}")
+    if array.min() < -2**31 or array.max() >= 2**31:
+        raise TokenError("a token id does not fit 32 bits")
+    return array.astype(np.int32)

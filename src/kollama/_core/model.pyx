@@ -1,0 +1,258 @@
+"""Weights and vocabulary."""
+
+cimport cython
+from libc.stdlib cimport free, malloc
+from kollama._core.capi cimport *
+from kollama._core.runtime cimport check, check_signals
+
+import os
+import types
+import weakref
+
+from kollama import params
+from kollama._core import runtime
+from kollama.errors import ClosedError, ModelLoadError, ModelNotFoundError
+from kollama.progress import progress_bar
+
+
+@cython.final
+cdef class _Progress:
+    """What the native progress callback needs: the caller's callable, and what it raised."""
+    cdef object call
+    cdef object error
+
+
+cdef int _on_progress(float done, void * user) noexcept with gil:
+    cdef _Progress progress = <_Progress> user
+    try:
+        check_signals()
+        return progress.call is None or progress.call(done) is not False
+    except BaseException as error:
+        progress.error = error
+        return False
+
+
+def _check_paths(paths):
+    for path in paths:
+        if os.path.isdir(path):
+            raise ModelLoadError(f"{path}: is a directory, not a model file")
+        if not os.path.exists(path):
+            raise ModelNotFoundError(f"{path}: there is no such file")
+
+
+def _gpu_layers(value):
+    """llama.cpp's number for n_gpu_layers; -1 stands for all."""
+    if value == "auto":
+        return -1 if runtime.supports_gpu() else 0
+    layers = params.integer("n_gpu_layers", value, -1)
+    if layers != 0 and not runtime.supports_gpu():
+        raise ModelLoadError(
+            f"n_gpu_layers={layers}, but no GPU backend is loaded: install one, e.g. "
+            "pip install 'kollama[cuda]' or 'kollama[vulkan]', or leave n_gpu_layers at 0")
+    return layers
+
+
+@cython.final
+@cython.no_gc_clear
+cdef class Model:
+    """Weights and vocabulary of a model file. Immutable, and shareable between threads.
+
+    Args:
+        path: a GGUF file, the first part of a split one, or a list of all its parts in order.
+        n_gpu_layers: layers to hold on a GPU, -1 for all, or "auto": all where there is a GPU.
+        mmap: True maps the file, False reads it. "auto" reads where the CPU keeps most weights in
+            an order of its own (Q4_0, Q4_K, IQ4_NL, MXFP4), since a mapping would hold them twice.
+        mlock: keep the weights from being swapped out.
+        vocab_only: load no weights; for tokenizing and metadata.
+        progress: called with 0.0 to 1.0 while loading, False stops; True shows a progress bar.
+
+    Raises:
+        ModelNotFoundError: there is no such file.
+        FormatError: the file is not a GGUF, is truncated or damaged.
+        ModelLoadError: llama.cpp cannot load it, or the GPU asked for is not there.
+        AbortedError: progress returned False.
+    """
+
+    def __cinit__(self, path, *, n_gpu_layers=0, mmap="auto", mlock=False, vocab_only=False,
+                  progress=None):
+        self._handle = NULL
+        cdef list paths = params.paths_of(path)
+        cdef kollama_model_params options
+        cdef _Progress state = _Progress.__new__(_Progress)
+        _check_paths(paths)
+        runtime.ensure_initialised()
+        options.n_gpu_layers = 0 if vocab_only else _gpu_layers(n_gpu_layers)
+        options.load_mode = <kollama_load_mode> <int> params.choice("mmap", mmap, {
+            "auto": KOLLAMA_LOAD_AUTO, True: KOLLAMA_LOAD_MMAP, False: KOLLAMA_LOAD_READ})
+        options.mlock = params.boolean("mlock", mlock)
+        options.vocab_only = params.boolean("vocab_only", vocab_only)
+        options.progress = _on_progress
+        options.progress_user = <void *> state
+        if progress is True:
+            progress = progress_bar(os.path.basename(paths[0]))
+        elif progress is not None and not callable(progress):
+            raise TypeError("progress must be a callable, True or None")
+        state.call = progress
+        self._load([os.fsencode(name) for name in paths], &options, state)
+        self.path = paths[0]
+        self.format = "gguf"
+        self._metadata = types.MappingProxyType(self._read_metadata())
+
+    cdef _load(self, list paths, kollama_model_params * options, object state):
+        cdef size_t n_paths = len(paths)
+        cdef const char ** pointers = <const char **> malloc(n_paths * sizeof(char *))
+        cdef kollama_status status
+        if pointers == NULL:
+            raise MemoryError()
+        try:
+            for i in range(n_paths):
+                pointers[i] = paths[i]
+            with nogil:
+                status = kollama_model_load(pointers, n_paths, options, &self._handle)
+        finally:
+            free(pointers)
+        error = (<_Progress> state).error
+        if error is not None:
+            self.close()
+            raise error
+        check(status)
+        runtime.drain_logs()
+
+    def __dealloc__(self):
+        if self._handle != NULL:
+            with nogil:
+                kollama_model_free(self._handle)
+
+    cdef kollama_model * handle(self) except NULL:
+        if self._handle == NULL:
+            raise ClosedError("the model is closed")
+        return self._handle
+
+    cdef dict _read_metadata(self):
+        cdef int32_t count = kollama_model_meta_count(self._handle)
+        metadata = {}
+        for i in range(count):
+            metadata[_meta_text(self._handle, i, True)] = _meta_text(self._handle, i, False)
+        return metadata
+
+    @property
+    def tokenizer(self):
+        """The Tokenizer of this model's vocabulary."""
+        self.handle()
+        tokenizer = self._tokenizer() if self._tokenizer is not None else None
+        if tokenizer is None:
+            from kollama._core.tokenizer import Tokenizer
+            tokenizer = Tokenizer._of(self)
+            self._tokenizer = weakref.ref(tokenizer)
+        return tokenizer
+
+    @property
+    def metadata(self):
+        """The file's scalar keys and their values as text, read-only."""
+        return self._metadata
+
+    @property
+    def n_vocab(self):
+        """Token ids run from 0 to n_vocab - 1."""
+        return kollama_model_n_vocab(self.handle())
+
+    @property
+    def n_ctx_train(self):
+        """Tokens of context that the model was trained with."""
+        return kollama_model_n_ctx_train(self.handle())
+
+    @property
+    def n_embd(self):
+        """Width of the hidden state."""
+        return kollama_model_n_embd(self.handle())
+
+    @property
+    def n_layer(self):
+        """Transformer layers."""
+        return kollama_model_n_layer(self.handle())
+
+    @property
+    def n_params(self):
+        """Weights, counted."""
+        return kollama_model_n_params(self.handle())
+
+    @property
+    def size(self):
+        """Bytes of all weights as stored in the file."""
+        return kollama_model_size(self.handle())
+
+    @property
+    def uses_mmap(self):
+        """Whether the file is mapped; what mmap="auto" chose."""
+        return kollama_model_uses_mmap(self.handle())
+
+    @property
+    def description(self):
+        """Architecture, size and type as llama.cpp names them, e.g. "llama 7B Q4_0"."""
+        cdef char text[256]
+        kollama_model_desc(self.handle(), text, sizeof(text))
+        return text.decode("utf-8", "replace")
+
+    @property
+    def chat_template(self):
+        """The file's own chat template (Jinja), or None."""
+        cdef const char * text = kollama_model_chat_template(self.handle())
+        return None if text == NULL else text.decode("utf-8", "replace")
+
+    def context(self, **options):
+        """Memory and compute for sequences of tokens: ``Context(self, **options)``."""
+        from kollama._core.context import Context
+        return Context(self, **options)
+
+    def close(self):
+        """Frees the weights. Idempotent.
+
+        Raises:
+            BusyError: contexts of this model are open, or another thread uses its tokenizer.
+        """
+        cdef kollama_model * handle = self._handle
+        cdef kollama_status status
+        self._handle = NULL  # first: another thread may come while the lock is released
+        with nogil:
+            status = kollama_model_free(handle)
+        if status != KOLLAMA_OK:
+            self._handle = handle
+            check(status)
+
+    @property
+    def closed(self):
+        """Whether close() was called."""
+        return self._handle == NULL
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, traceback):
+        self.close()
+
+    def __repr__(self):
+        if self._handle == NULL:
+            return f"<kollama.Model {self.path!r}, closed>"
+        return f"<kollama.Model {self.path!r}, {self.description}>"
+
+
+cdef str _meta_text(kollama_model * model, int32_t index, bint key):
+    cdef size_t size = 256
+    cdef char * buf
+    cdef int32_t length
+    while True:
+        buf = <char *> malloc(size)
+        if buf == NULL:
+            raise MemoryError()
+        try:
+            if key:
+                length = kollama_model_meta_key(model, index, buf, size)
+            else:
+                length = kollama_model_meta_value(model, index, buf, size)
+            if length < 0:
+                return ""
+            if <size_t> length < size:
+                return buf[:length].decode("utf-8", "replace")
+            size = <size_t> length + 1
+        finally:
+            free(buf)

@@ -1,0 +1,174 @@
+"""Libraries, devices, logs, and the one place where a status becomes an exception."""
+
+import atexit
+import logging
+import os
+import sys
+
+from cpython.exc cimport PyErr_CheckSignals
+from kollama._core.capi cimport *
+
+from kollama import errors
+from kollama.types import Device
+
+cdef int SLICE_MS = 20
+
+_logger = logging.getLogger("kollama")
+cdef bint _initialised = False
+
+_ERRORS = {
+    KOLLAMA_ERROR_ARGUMENT: errors.ArgumentError,
+    KOLLAMA_ERROR_MEMORY: errors.OutOfMemoryError,
+    KOLLAMA_ERROR_IO: errors.ModelLoadError,
+    KOLLAMA_ERROR_FORMAT: errors.FormatError,
+    KOLLAMA_ERROR_LOAD: errors.ModelLoadError,
+    KOLLAMA_ERROR_TOKEN: errors.TokenError,
+    KOLLAMA_ERROR_CONTEXT_FULL: errors.ContextFullError,
+    KOLLAMA_ERROR_DECODE: errors.DecodeError,
+    KOLLAMA_ERROR_CLOSED: errors.ClosedError,
+    KOLLAMA_ERROR_BUSY: errors.BusyError,
+    KOLLAMA_ERROR_ABORTED: errors.AbortedError,
+    KOLLAMA_ERROR_STATE: errors.StateError,
+    KOLLAMA_ERROR_ENGINE: errors.EngineError,
+}
+
+
+cdef int check(kollama_status status) except -1:
+    """Raises what a failed status stands for; OK, PENDING and END are not failures."""
+    if status <= KOLLAMA_END:
+        return 0
+    reason = kollama_last_error().decode("utf-8", "replace")
+    drain_logs()
+    raise _ERRORS[<int> status](reason)
+
+
+cdef int check_signals() except -1:
+    # The generic handler of SIGINT raises KeyboardInterrupt here, in the main thread only.
+    return PyErr_CheckSignals()
+
+
+cdef int finish(kollama_job * job) except -1:
+    """Waits for a job and frees it. A signal's exception cancels it and waits for its end."""
+    cdef kollama_status status = KOLLAMA_PENDING
+    try:
+        while True:
+            with nogil:
+                status = kollama_job_wait(job, SLICE_MS)
+            if status != KOLLAMA_PENDING:
+                break
+            check_signals()
+        check(status)
+    except BaseException:
+        kollama_job_cancel(job)
+        with nogil:
+            while kollama_job_wait(job, 1000) == KOLLAMA_PENDING:
+                pass
+        raise
+    finally:
+        kollama_job_free(job)
+    return 0
+
+
+def _libraries():
+    """The backend libraries of this installation: (CPU variants, others), absolute paths."""
+    folder = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib")
+    suffixes = {"win32": ".dll", "darwin": (".so", ".dylib")}.get(sys.platform, ".so")
+    cpu, others = [], []
+    for name in sorted(os.listdir(folder)):
+        stem = name.split(".")[0].removeprefix("lib")
+        if not name.endswith(suffixes) or not stem.startswith("kollama-ggml-"):
+            continue
+        if stem.startswith("kollama-ggml-cpu"):
+            cpu.append(os.path.join(folder, name))
+        elif stem != "kollama-ggml-base":
+            others.append(os.path.join(folder, name))
+    return cpu, others
+
+
+def ensure_initialised():
+    """Loads the backends once. Called by whatever needs one, not by the import."""
+    global _initialised
+    kollama_log_set_level(_logger.getEffectiveLevel())
+    if _initialised:
+        return
+    cpu, others = _libraries()
+    if not cpu:
+        raise errors.ModelLoadError("this installation of kollama has no CPU library: reinstall it")
+    cdef list paths = [os.fsencode(path) for path in cpu + others]
+    cdef const char * pointers[64]
+    if len(paths) > 64:
+        raise errors.ModelLoadError(f"{len(paths)} backend libraries are more than can be loaded")
+    for i in range(len(paths)):
+        pointers[i] = paths[i]
+    cdef size_t n_cpu = len(cpu), n_others = len(others)
+    cdef kollama_status status
+    with nogil:
+        status = kollama_runtime_init(pointers, n_cpu, pointers + n_cpu, n_others)
+    check(status)
+    drain_logs()
+    _initialised = True
+    atexit.register(_shutdown)
+
+
+def _shutdown():
+    # An engine thread that computes while the process's static objects are destroyed would crash it.
+    with nogil:
+        kollama_runtime_shutdown()
+
+
+def drain_logs():
+    """Hands the lines that llama.cpp logged to ``logging.getLogger("kollama")``."""
+    cdef char line[4096]
+    cdef int level = 0
+    cdef int32_t length
+    while True:
+        length = kollama_log_pop(line, sizeof(line), &level)
+        if length < 0:
+            return
+        _logger.log(level, "%s", line[:length].decode("utf-8", "replace"))
+
+
+def devices():
+    """What this machine can compute with, the CPU always among it.
+
+    Returns:
+        list of Device
+    """
+    ensure_initialised()
+    cdef kollama_device device
+    cdef size_t i
+    found = []
+    for i in range(kollama_device_count()):
+        kollama_device_get(i, &device)
+        found.append(Device(
+            name=device.name.decode("utf-8", "replace"),
+            description=device.description.decode("utf-8", "replace").strip(),
+            backend=device.backend.decode("utf-8", "replace"),
+            type=device.type.decode(),
+            memory_free=device.memory_free,
+            memory_total=device.memory_total,
+        ))
+    return found
+
+
+def supports_gpu():
+    """Whether a device other than the CPU can hold layers."""
+    ensure_initialised()
+    return kollama_supports_gpu()
+
+
+def default_threads():
+    """The least of physical cores, CPU affinity and cgroup quota; at least 1."""
+    return kollama_default_threads()
+
+
+def llama_version():
+    """Version and commit of the llama.cpp inside, e.g. "0.5.0-dev (0c1e57098bba)"."""
+    commit = kollama_llama_commit().decode()
+    return f"{kollama_llama_version().decode()} ({commit[:12]})"
+
+
+def live_handles():
+    """Native objects by kind that are alive in this process: all 0 when everything is closed."""
+    names = ("model", "context", "sequence", "row", "sampler", "generation", "job", "decoder")
+    return {names[i]: kollama_live_handles(<kollama_handle_kind> i) for i in range(len(names))}

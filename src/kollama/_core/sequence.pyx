@@ -1,0 +1,138 @@
+"""One stream of tokens in a context."""
+
+cimport cython
+from kollama._core.capi cimport *
+from kollama._core.context cimport Context
+from kollama._core.memory cimport as_tokens, take_row
+from kollama._core.runtime cimport check, finish
+
+import numpy as np
+
+from kollama import params
+from kollama.errors import ClosedError
+
+
+@cython.final
+@cython.no_gc_clear
+cdef class Sequence:
+    """One stream of tokens in a context: ``ctx.sequence()``. ``len(seq)`` counts its tokens.
+
+    A call that fails or is interrupted leaves the sequence as it was.
+    """
+
+    def __cinit__(self, Context context not None):
+        self._handle = NULL
+        self.context = context
+        check(kollama_sequence_init(context.handle(), &self._handle))
+
+    def __dealloc__(self):
+        if self._handle != NULL:
+            with nogil:
+                kollama_sequence_free(self._handle)
+
+    cdef kollama_sequence * handle(self) except NULL:
+        if self._handle == NULL:
+            raise ClosedError("the sequence is closed")
+        self.context.handle()
+        return self._handle
+
+    cdef kollama_row * row(self) except NULL:
+        """The row of the last token's logits, retained: release it."""
+        cdef kollama_row * row = NULL
+        check(kollama_sequence_logits(self.handle(), &row))
+        return row
+
+    def append(self, ids):
+        """Runs the model over these tokens, after those that are there.
+
+        Args:
+            ids: any sequence of ints, or an int32 array. It is split by n_batch.
+
+        Raises:
+            TokenError: an id is outside the vocabulary.
+            ContextFullError: they do not fit into n_ctx.
+            ArgumentError: there is no token.
+            BusyError: another thread works on this sequence.
+        """
+        cdef const int32_t[::1] view = as_tokens(ids)
+        cdef kollama_job * job = NULL
+        cdef const int32_t * tokens = &view[0] if view.shape[0] else NULL
+        check(kollama_sequence_append(self.handle(), tokens, view.shape[0], &job))
+        finish(job)
+
+    @property
+    def tokens(self):
+        """The token ids in memory: a copy, int32, shape (len(seq),)."""
+        cdef size_t count = len(self)
+        array = np.empty(count, np.int32)
+        cdef int32_t[::1] view = array
+        if count:
+            check(kollama_sequence_tokens(self.handle(), &view[0], count))
+        return array
+
+    @property
+    def logits(self):
+        """Logits of the token after the last: float32, shape (n_vocab,), writable, not a copy.
+
+        The array shows this sequence's own row. It stays valid for as long as it lives, whatever is
+        decoded or closed meanwhile, and the sequence's next append writes into it.
+
+        Raises:
+            StateError: there are none: nothing was appended, or not since rewind or clear.
+        """
+        return take_row(self.row())
+
+    def fork(self):
+        """A new sequence with the same tokens and logits; the memory of the prefix is shared.
+
+        Raises:
+            ArgumentError: n_seq_max sequences are in use.
+        """
+        cdef Sequence other = Sequence(self.context)
+        cdef kollama_job * job = NULL
+        check(kollama_sequence_fork(self.handle(), other._handle, &job))
+        finish(job)
+        return other
+
+    def rewind(self, n):
+        """Keeps the first n tokens.
+
+        Raises:
+            ArgumentError: n is not between 0 and len(seq).
+            DecodeError: this model's memory cannot drop its last tokens (recurrent models); the
+                sequence is empty then.
+        """
+        cdef size_t keep = params.integer("n", n, 0)
+        cdef kollama_job * job = NULL
+        check(kollama_sequence_rewind(self.handle(), keep, &job))
+        finish(job)
+
+    def clear(self):
+        """Drops all tokens."""
+        self.rewind(0)
+
+    def close(self):
+        """Frees the slot and its memory. Idempotent; collection does the same."""
+        cdef kollama_sequence * handle = self._handle
+        self._handle = NULL
+        with nogil:
+            kollama_sequence_free(handle)
+
+    @property
+    def closed(self):
+        """Whether close() was called, on this or on the context."""
+        return self._handle == NULL or self.context._handle == NULL
+
+    def __len__(self):
+        cdef size_t count = 0
+        check(kollama_sequence_length(self.handle(), &count))
+        return count
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, traceback):
+        self.close()
+
+    def __repr__(self):
+        return f"<kollama.Sequence, {'closed' if self.closed else 'open'}>"

@@ -1,0 +1,81 @@
+"""The exceptions of kollama.
+
+Each derives from `KollamaError` and from the builtin that a caller would expect: one ``except
+KollamaError`` catches all of them, ``except ValueError`` a wrong argument, ``except
+FileNotFoundError`` a missing model.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AbortedError",
+    "ArgumentError",
+    "BusyError",
+    "ClosedError",
+    "ContextFullError",
+    "DecodeError",
+    "EngineError",
+    "FormatError",
+    "KollamaError",
+    "ModelLoadError",
+    "ModelNotFoundError",
+    "OutOfMemoryError",
+    "StateError",
+    "TokenError",
+]
+
+
+class KollamaError(Exception):
+    """Base of all errors that kollama raises."""
+
+
+class ArgumentError(KollamaError, ValueError):
+    """An argument has a value that cannot be used."""
+
+
+class ModelLoadError(KollamaError, RuntimeError):
+    """A model or a context of it cannot be made."""
+
+
+class ModelNotFoundError(ModelLoadError, FileNotFoundError):
+    """There is no file at the path of the model."""
+
+
+class FormatError(ModelLoadError, ValueError):
+    """A file is not what it should be: wrong kind, truncated or damaged."""
+
+
+class TokenError(KollamaError, ValueError):
+    """A token id outside the vocabulary, or text that has no tokens."""
+
+
+class ContextFullError(KollamaError, ValueError):
+    """The tokens do not fit into the context."""
+
+
+class DecodeError(KollamaError, RuntimeError):
+    """The model could not be run over the tokens. The sequence is as it was before."""
+
+
+class ClosedError(KollamaError, ValueError):
+    """The object was closed, as for an operation on a closed file."""
+
+
+class BusyError(KollamaError, RuntimeError):
+    """The object is in use by another call."""
+
+
+class AbortedError(KollamaError, RuntimeError):
+    """The call was cancelled before it was done."""
+
+
+class StateError(KollamaError, RuntimeError):
+    """The object is not in a state to give this, e.g. logits before the first append."""
+
+
+class EngineError(KollamaError, RuntimeError):
+    """An assertion inside ggml or llama.cpp failed. The context it failed in is of no more use."""
+
+
+class OutOfMemoryError(KollamaError, MemoryError):
+    """Memory could not be had."""

@@ -1,0 +1,84 @@
+"""Plain values that calls return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Completion", "Device", "FinishReason", "Timings", "Token", "Usage"]
+
+FinishReason = Literal["stop", "length", "eos", "cancelled"]
+
+
+@dataclass(slots=True)
+class Token:
+    """One sampled token of a stream.
+
+    `text` holds complete characters only: a syllable whose bytes come with several tokens is in
+    the last of them, and what may still become a stop string is held back. It may be empty.
+    `logprob` is the natural logarithm of the token's probability in the model's own distribution,
+    before any sampler. `finish_reason` is set on the last token.
+    """
+
+    id: int
+    text: str
+    logprob: float
+    finish_reason: FinishReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts. `reused_tokens` of the prompt were in memory already and cost nothing."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    reused_tokens: int
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds from the start to the first token, and from there to the last."""
+
+    prompt_seconds: float
+    generate_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A finished generation.
+
+    `tokens` are the generated ids alone, an end token included (int32, shape (n,)). `incomplete`
+    holds the bytes of a character that the last token left unfinished; they are not in `text`.
+    `seed` makes the same text again.
+    """
+
+    text: str
+    tokens: NDArray[np.int32]
+    finish_reason: FinishReason
+    usage: Usage
+    timings: Timings
+    seed: int
+    incomplete: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Something that computes: a CPU, a GPU, or an accelerator library such as a BLAS.
+
+    `type` is "cpu", "gpu", "igpu" (shares the machine's memory) or "accel"; memory is in bytes.
+    """
+
+    name: str
+    description: str
+    backend: str
+    type: str
+    memory_free: int
+    memory_total: int
