@@ -92,6 +92,9 @@ kollama_finish generation::take(engine & e, int32_t token) {
         stops.flush(bytes);
     }
     utf8.push(bytes, text);
+    if (how == KOLLAMA_FINISH_STOP) {
+        utf8.flush(text); // what stands before a stop string is complete, or broken for good
+    }
     return how;
 }
 

@@ -1,1 +1,85 @@
-"""Llama models in your Python process, with Korean text that is exactly right."""
+"""Llama models in your Python process, with Korean text that is exactly right.
+
+`LLM` is the easy front: a model that writes. `Model`, `Context`, `Sequence` and `Sampler` are what
+it is made of, for control of every token.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from ._core.context import Context
+from ._core.model import Model
+from ._core.runtime import default_threads, devices, llama_version
+from ._core.sampler import Sampler
+from ._core.sequence import Sequence
+from ._core.tokenizer import Decoder, Tokenizer
+from .errors import (
+    AbortedError,
+    ArgumentError,
+    BusyError,
+    ClosedError,
+    ContextFullError,
+    DecodeError,
+    EngineError,
+    FormatError,
+    KollamaError,
+    ModelLoadError,
+    ModelNotFoundError,
+    OutOfMemoryError,
+    StateError,
+    TokenError,
+)
+from .generate import Generation
+from .inspection import FileInfo, TensorInfo, inspect
+from .llm import LLM
+from .types import Completion, Device, Timings, Token, Usage
+
+__all__ = [
+    "LLM",
+    "AbortedError",
+    "ArgumentError",
+    "BusyError",
+    "ClosedError",
+    "Completion",
+    "Context",
+    "ContextFullError",
+    "DecodeError",
+    "Decoder",
+    "Device",
+    "EngineError",
+    "FileInfo",
+    "FormatError",
+    "Generation",
+    "KollamaError",
+    "Model",
+    "ModelLoadError",
+    "ModelNotFoundError",
+    "OutOfMemoryError",
+    "Sampler",
+    "Sequence",
+    "StateError",
+    "TensorInfo",
+    "Timings",
+    "Token",
+    "TokenError",
+    "Tokenizer",
+    "Usage",
+    "default_threads",
+    "devices",
+    "inspect",
+    "llama_version",
+]
+
+
+def __getattr__(name: str) -> str:
+    # Reading the version of an installed package takes as long as the rest of this import.
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("kollama")
+    raise AttributeError(f"module 'kollama' has no attribute {name!r}")
+
+
+# A library is silent until its user asks for its log.
+logging.getLogger("kollama").addHandler(logging.NullHandler())

@@ -54,7 +54,8 @@ cdef class Context:
         options.n_seq_max = self.n_seq_max
         options.n_threads = self.n_threads
         options.swa_full = params.boolean("swa_full", swa_full)
-        options.flash_attn = params.choice("flash_attn", flash_attn, {"auto": -1, False: 0, True: 1})
+        options.flash_attn = params.choice(
+            "flash_attn", flash_attn, {"auto": -1, False: 0, True: 1})
         options.type_k = name_k
         options.type_v = name_v
         cdef kollama_model * handle = model.handle()

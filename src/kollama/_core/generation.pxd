@@ -9,4 +9,3 @@ cdef class TokenStream:
     cdef Sampler _sampler
     cdef bint _waiting
     cdef object _stats
-

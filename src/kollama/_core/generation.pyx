@@ -47,7 +47,9 @@ cdef class TokenStream:
         cdef const int32_t * tokens = &view[0] if view.shape[0] else NULL
         cdef kollama_generation_params options
         memset(&options, 0, sizeof(options))
-        options.max_tokens = -1 if max_tokens is None else params.integer("max_tokens", max_tokens, 1)
+        options.max_tokens = -1
+        if max_tokens is not None:
+            options.max_tokens = params.integer("max_tokens", max_tokens, 1)
         options.ignore_eos = params.boolean("ignore_eos", ignore_eos)
         options.ahead = params.integer("ahead", ahead, 1)
         cdef size_t n_stops = len(stop)

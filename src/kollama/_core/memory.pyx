@@ -58,6 +58,8 @@ cdef object as_tokens(object ids):
     """ids as a contiguous int32 array of one dimension; an int32 array is not copied."""
     if isinstance(ids, (str, bytes)):
         raise TypeError("token ids must be integers, not text: encode it first")
+    if not hasattr(ids, "__iter__"):
+        raise TypeError(f"token ids must be a sequence of integers, not {type(ids).__name__}")
     array = np.asarray(ids if hasattr(ids, "__len__") else list(ids))
     if array.ndim != 1:
         raise ValueError(f"token ids must have one dimension, not {array.ndim}")

@@ -1,12 +1,13 @@
-from collections.abc import Callable, Mapping, Sequence as SequenceOf
+from collections.abc import Callable, Mapping
+from collections.abc import Sequence as SequenceOf
 from os import PathLike
 from types import TracebackType
-from typing import Any, Literal, final
+from typing import Any, Literal, TypeAlias, final
 
 from kollama._core.context import Context
 from kollama._core.tokenizer import Tokenizer
 
-_Path = str | bytes | PathLike[str] | PathLike[bytes]
+_Path: TypeAlias = str | bytes | PathLike[str] | PathLike[bytes]
 
 @final
 class Model:

@@ -111,7 +111,7 @@ def ensure_initialised():
 
 
 def _shutdown():
-    # An engine thread that computes while the process's static objects are destroyed would crash it.
+    # An engine thread that computes while the process's static objects are destroyed crashes it.
     with nogil:
         kollama_runtime_shutdown()
 

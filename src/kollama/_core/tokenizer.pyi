@@ -1,18 +1,18 @@
 from collections.abc import Iterable
-from typing import final
+from typing import NoReturn, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kollama._core.model import Model
 
-_Ids = Iterable[int] | NDArray[np.integer]
+_Ids: TypeAlias = Iterable[int] | NDArray[np.integer]
 
 @final
 class Tokenizer:
     @staticmethod
     def _of(model: Model) -> Tokenizer: ...
-    def __init__(self) -> None: ...
+    def __init__(self, *args: object, **kwargs: object) -> NoReturn: ...
     def encode(
         self, text: str | bytes | bytearray | memoryview, *,
         add_bos: bool = False, parse_special: bool = False,

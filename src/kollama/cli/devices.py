@@ -1,0 +1,30 @@
+"""``kollama devices``: what this machine can compute with."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+
+from .._core.runtime import default_threads, devices, llama_version
+
+__all__ = ["add_parser"]
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("devices", help="show what this machine can compute with")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    found = devices()
+    if options.json:
+        print(json.dumps([asdict(device) for device in found], ensure_ascii=False))
+        return 0
+    for device in found:
+        free, total = device.memory_free / 2**30, device.memory_total / 2**30
+        print(f"{device.name}\t{device.type}\t{device.description}\t"
+              f"{free:.1f} of {total:.1f} GiB free")
+    print(f"llama.cpp {llama_version()}, {default_threads()} threads by default")
+    return 0

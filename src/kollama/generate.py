@@ -1,0 +1,165 @@
+"""Streams of tokens and what they add up to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypedDict
+
+import numpy as np
+
+from ._core.generation import STREAM_AHEAD, TokenStream
+from ._core.sampler import Sampler
+from .errors import ArgumentError
+from .params import INT32_MAX
+from .types import Completion, FinishReason, Timings, Token, Usage
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .slots import Slot, Slots
+
+__all__ = ["Generation", "Sampling"]
+
+
+class Sampling(TypedDict, total=False):
+    """Keywords of a Sampler, as generate, complete and chat take them."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    seed: int | None
+
+
+class Generation(Iterator[Token]):
+    """The tokens of one request, as they come: what `LLM.generate` and `LLM.chat` return.
+
+    The request starts with the first token asked for. Closing it, by `close`, ``with`` or
+    collection, ends it within one graph of the model. `result` is what there is so far.
+    """
+
+    def __init__(
+        self,
+        slots: Slots,
+        prompt: NDArray[np.int32],
+        sampler: Sampler,
+        *,
+        max_tokens: int | None,
+        stop: list[bytes],
+        ignore_eos: bool,
+    ) -> None:
+        self._slots = slots
+        self._slot: Slot | None = None
+        self._stream: TokenStream | None = None
+        self._closed = False
+        self._prompt = prompt
+        self._sampler = sampler
+        self._max_tokens = max_tokens
+        self._stop = stop
+        self._ignore_eos = ignore_eos
+        self._texts: list[str] = []
+        self._ids: list[int] = []
+
+    def start(self, ahead: int = STREAM_AHEAD) -> None:
+        """Starts the request now rather than with the first token."""
+        if self._closed or self._stream is not None:
+            return
+        self._slot = self._slots.take(self._prompt)
+        try:
+            self._stream = TokenStream(
+                self._slot.sequence,
+                self._sampler,
+                self._prompt,
+                max_tokens=self._max_tokens,
+                stop=self._stop,
+                ignore_eos=self._ignore_eos,
+                ahead=ahead,
+            )
+        except BaseException:
+            self.close()
+            raise
+
+    def __iter__(self) -> Generation:
+        return self
+
+    def __next__(self) -> Token:
+        if self._stream is None:
+            self.start()
+        if self._stream is None or self._closed:
+            raise StopIteration
+        try:
+            token = next(self._stream)
+        except BaseException:
+            self.close()
+            raise
+        self._texts.append(token.text)
+        self._ids.append(token.id)
+        return token
+
+    def finish(self) -> Completion:
+        """Runs to the end: the stream without its tokens' handshakes."""
+        self.start(ahead=INT32_MAX)
+        for _ in self:
+            pass
+        return self.result
+
+    @property
+    def result(self) -> Completion:
+        """The completion so far. finish_reason is "cancelled" where it did not run to its end."""
+        usage, timings = Usage(len(self._prompt), 0, 0), Timings(0.0, 0.0)
+        reason: FinishReason | None = None
+        incomplete = b""
+        if self._stream is not None:
+            usage, timings, reason, incomplete = self._stream.stats
+        return Completion(
+            text="".join(self._texts),
+            tokens=np.array(self._ids, np.int32),
+            finish_reason=reason or "cancelled",
+            usage=usage,
+            timings=timings,
+            seed=self._sampler.seed,
+            incomplete=incomplete,
+        )
+
+    def close(self) -> None:
+        """Ends the request. Idempotent."""
+        self._closed = True
+        slot, self._slot = self._slot, None
+        try:
+            if self._stream is not None:
+                self._stream.close()
+        finally:
+            if slot is not None:
+                self._slots.give_back(slot)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # Half made, where __init__ failed.
+        if getattr(self, "_slot", None) is not None:
+            self.close()
+
+
+def stop_strings(stop: str | bytes | Iterable[str | bytes] | None) -> list[bytes]:
+    """stop as a list of bytes."""
+    if stop is None:
+        return []
+    given = [stop] if isinstance(stop, (str, bytes)) else list(stop)
+    texts = []
+    for item in given:
+        if not isinstance(item, (str, bytes)):
+            raise TypeError(f"stop must hold str or bytes, not {type(item).__name__}")
+        if not item:
+            raise ArgumentError("stop holds an empty string: it would end every generation at once")
+        texts.append(item.encode() if isinstance(item, str) else item)
+    return texts

@@ -1,0 +1,286 @@
+"""The easy front: a model, a context and the sequences to serve requests with."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from os import PathLike
+from types import NoneType, TracebackType
+from typing import TYPE_CHECKING, Literal, Self, Unpack, overload
+
+import numpy as np
+
+from . import chat as chat_templates
+from ._core.context import Context
+from ._core.model import Model
+from ._core.sampler import Sampler
+from ._core.tokenizer import Tokenizer
+from .errors import ArgumentError, ContextFullError
+from .generate import Generation, Sampling, stop_strings
+from .params import INT32_MAX, boolean, integer
+from .slots import Slots
+from .types import Completion
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    _Path = str | bytes | PathLike[str] | PathLike[bytes]
+    _Prompt = str | bytes | Sequence[int] | NDArray[np.integer]
+    _Stop = str | bytes | Iterable[str | bytes] | None
+
+__all__ = ["LLM"]
+
+
+class LLM:
+    """A model that is ready to write.
+
+    Args:
+        model: path of a model file, a list of the parts of a split one, or a Model.
+        n_ctx: tokens of prompt and answer together, for each request.
+        n_parallel: requests that can run at a time; they are computed together.
+        n_gpu_layers, mmap, mlock, progress: see Model.
+        n_batch, n_threads, type_k, type_v, flash_attn, swa_full: see Context.
+
+    Usable from any thread. A request that finds all n_parallel places taken waits for one.
+    Raises what Model and Context raise.
+    """
+
+    def __init__(
+        self,
+        model: _Path | Sequence[_Path] | Model,
+        *,
+        n_ctx: int = 4096,
+        n_parallel: int = 1,
+        n_batch: int | None = None,
+        n_threads: int | None = None,
+        type_k: str = "f16",
+        type_v: str = "f16",
+        flash_attn: bool | Literal["auto"] = "auto",
+        swa_full: bool = True,
+        n_gpu_layers: int | Literal["auto"] = 0,
+        mmap: bool | Literal["auto"] = "auto",
+        mlock: bool = False,
+        progress: Callable[[float], bool | None] | Literal[True] | None = None,
+    ) -> None:
+        n_ctx = integer("n_ctx", n_ctx, 1)
+        n_parallel = integer("n_parallel", n_parallel, 1)
+        if n_ctx * n_parallel > INT32_MAX:
+            raise ArgumentError(f"n_ctx={n_ctx} times n_parallel={n_parallel} is too large")
+        self.n_ctx = n_ctx
+        self.n_parallel = n_parallel
+        self._owns_model = not isinstance(model, Model)
+        self.model = (
+            model
+            if isinstance(model, Model)
+            else Model(model, n_gpu_layers=n_gpu_layers, mmap=mmap, mlock=mlock, progress=progress)
+        )
+        try:
+            self._context = Context(
+                self.model,
+                n_ctx=n_ctx * n_parallel,
+                n_seq_max=n_parallel,
+                n_batch=n_batch,
+                n_threads=n_threads,
+                type_k=type_k,
+                type_v=type_v,
+                flash_attn=flash_attn,
+                swa_full=swa_full,
+            )
+        except BaseException:
+            if self._owns_model:
+                self.model.close()
+            raise
+        self._slots = Slots(self._context)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The Tokenizer of the model's vocabulary."""
+        return self.model.tokenizer
+
+    @property
+    def closed(self) -> bool:
+        """Whether close() was called."""
+        return self._context.closed
+
+    def generate(
+        self,
+        prompt: _Prompt,
+        *,
+        max_tokens: int | None = 256,
+        stop: _Stop = None,
+        ignore_eos: bool = False,
+        sampler: Sampler | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> Generation:
+        """A stream of the tokens that follow a prompt.
+
+        Args:
+            prompt: text, to which the model's bos is added where it asks for one and in which
+                special tokens are not parsed; or token ids, taken as they are.
+            max_tokens: at least 1; None: until an end token, or the context is full.
+            stop: text or texts that end the generation; none of it is given out.
+            ignore_eos: never choose a token that ends the generation.
+            sampler: a Sampler; else one is made of the keywords temperature, top_k, top_p, min_p
+                and seed, with llama.cpp's defaults.
+
+        Raises:
+            ContextFullError: the prompt does not fit into n_ctx.
+            TokenError: a token id is outside the vocabulary, or the text is not valid Unicode.
+            ArgumentError: a value out of range.
+        """
+        return self._generation(self._prompt_ids(prompt), max_tokens, stop, ignore_eos, sampler,
+                                sampling)
+
+    @overload
+    def complete(
+        self, prompt: str | bytes | NDArray[np.integer], *, max_tokens: int | None = 256,
+        stop: _Stop = None, ignore_eos: bool = False, sampler: Sampler | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> Completion: ...
+    @overload
+    def complete(
+        self, prompt: list[int], *, max_tokens: int | None = 256,
+        stop: _Stop = None, ignore_eos: bool = False, sampler: Sampler | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> Completion: ...
+    @overload
+    def complete(
+        self, prompt: list[str], *, max_tokens: int | None = 256,
+        stop: _Stop = None, ignore_eos: bool = False, sampler: Sampler | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> list[Completion]: ...
+    def complete(
+        self,
+        prompt: _Prompt | list[str],
+        *,
+        max_tokens: int | None = 256,
+        stop: _Stop = None,
+        ignore_eos: bool = False,
+        sampler: Sampler | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> Completion | list[Completion]:
+        """What follows a prompt, whole. A list of prompts gives a list, computed together.
+
+        Arguments and errors are those of generate. A sampler cannot serve several prompts.
+        """
+        if not isinstance(prompt, list) or not prompt or isinstance(prompt[0], int):
+            generation = self._generation(self._prompt_ids(prompt), max_tokens, stop, ignore_eos,
+                                          sampler, sampling)
+            with generation:
+                return generation.finish()
+        if sampler is not None:
+            raise ArgumentError("a sampler serves one stream at a time: pass its keywords instead")
+        requests = [
+            self._generation(self._prompt_ids(text), max_tokens, stop, ignore_eos, None, sampling)
+            for text in prompt
+        ]
+        return self._run_together(requests)
+
+    def chat(
+        self,
+        messages: Sequence[chat_templates.Message],
+        *,
+        max_tokens: int | None = 256,
+        stop: _Stop = None,
+        ignore_eos: bool = False,
+        sampler: Sampler | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> Generation:
+        """A stream of the answer to a conversation, in the model's own chat format.
+
+        Args:
+            messages: mappings with "role" and "content": [{"role": "user", "content": "안녕"}].
+
+        The other arguments are those of generate.
+
+        Raises:
+            ArgumentError: the model has no chat template, or it refuses the messages.
+        """
+        prompt = self._chat_ids(chat_templates.render(self.model, messages))
+        return self._generation(prompt, max_tokens, stop, ignore_eos, sampler, sampling)
+
+    def _generation(
+        self,
+        prompt: NDArray[np.int32],
+        max_tokens: int | None,
+        stop: _Stop,
+        ignore_eos: bool,
+        sampler: Sampler | None,
+        sampling: Sampling,
+    ) -> Generation:
+        if not isinstance(sampler, (Sampler, NoneType)):
+            raise TypeError(f"sampler must be a Sampler, not {type(sampler).__name__}")
+        if sampler is not None and sampling:
+            raise ArgumentError(f"give a sampler or {', '.join(sampling)}, not both")
+        if len(prompt) > self.n_ctx:
+            raise ContextFullError(f"the prompt has {len(prompt)} tokens, n_ctx is {self.n_ctx}")
+        room = self.n_ctx - len(prompt) + 1  # the last sampled token needs no place
+        if max_tokens is not None:
+            room = min(room, integer("max_tokens", max_tokens, 1))
+        return Generation(
+            self._slots,
+            prompt,
+            Sampler(**sampling) if sampler is None else sampler,
+            max_tokens=room,
+            stop=stop_strings(stop),
+            ignore_eos=boolean("ignore_eos", ignore_eos),
+        )
+
+    def _run_together(self, requests: list[Generation]) -> list[Completion]:
+        waiting, running, done = deque(requests), deque[Generation](), []
+        try:
+            while waiting or running:
+                while waiting and len(running) < self.n_parallel:
+                    running.append(waiting.popleft())
+                    running[-1].start(ahead=INT32_MAX)
+                with running.popleft() as generation:
+                    done.append(generation.finish())
+        finally:
+            for generation in running:
+                generation.close()
+        return done
+
+    def _prompt_ids(self, prompt: _Prompt | list[str]) -> NDArray[np.int32]:
+        tokenizer = self.tokenizer
+        if isinstance(prompt, (str, bytes)):
+            ids = tokenizer.encode(prompt, add_bos=tokenizer.add_bos)
+        else:
+            ids = np.asarray(prompt)
+            if ids.size and ids.dtype.kind not in "iu":
+                raise TypeError("prompt must be text or token ids")
+        if ids.size == 0:
+            raise ArgumentError("the prompt is empty, and the model has no bos to begin with")
+        return ids
+
+    def _chat_ids(self, text: str) -> NDArray[np.int32]:
+        """Special tokens in the text are parsed; bos is added only where the template did not."""
+        tokenizer = self.tokenizer
+        ids = tokenizer.encode(text, parse_special=True)
+        if tokenizer.add_bos and (len(ids) == 0 or ids[0] != tokenizer.bos):
+            ids = tokenizer.encode(text, parse_special=True, add_bos=True)
+        return ids
+
+    def close(self) -> None:
+        """Ends what runs and frees all memory. Idempotent.
+
+        A Model that was passed in stays open.
+        """
+        self._context.close()
+        self._slots.close()
+        if self._owns_model:
+            self.model.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else self.model.description
+        return f"<kollama.LLM {state}, n_ctx={self.n_ctx}, n_parallel={self.n_parallel}>"

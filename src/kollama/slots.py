@@ -1,0 +1,84 @@
+"""The sequences of an LLM's context, lent to one request each."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ._core.context import Context
+from ._core.sequence import Sequence
+from .errors import BusyError, ClosedError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Slot", "Slots"]
+
+
+class Slot:
+    """A sequence, and the thread that its request was started in."""
+
+    def __init__(self, sequence: Sequence) -> None:
+        self.sequence = sequence
+        self.holder: int | None = None
+
+
+class Slots:
+    """Lends sequences. A request gets the free one that shares most of its prompt."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._slots: list[Slot] = []
+        self._changed = threading.Condition()
+
+    def take(self, prompt: NDArray[np.int32]) -> Slot:
+        """A slot for this prompt; where all are lent, waits until one is given back.
+
+        Raises:
+            BusyError: this very thread holds them all, so that waiting would never end.
+            ClosedError: the context is closed.
+        """
+        me = threading.get_ident()
+        with self._changed:
+            while (slot := self._free_slot(prompt)) is None:
+                if all(slot.holder == me for slot in self._slots):
+                    raise BusyError(
+                        f"all {len(self._slots)} requests that n_parallel allows are unfinished in "
+                        "this thread: read them to their end, close them, or make the LLM with a "
+                        "larger n_parallel"
+                    )
+                self._changed.wait()
+            slot.holder = me
+            return slot
+
+    def give_back(self, slot: Slot) -> None:
+        with self._changed:
+            slot.holder = None
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Frees the sequences, and lets waiting requests see that the context was closed."""
+        with self._changed:
+            for slot in self._slots:
+                slot.sequence.close()
+            self._changed.notify_all()
+
+    def _free_slot(self, prompt: NDArray[np.int32]) -> Slot | None:
+        if self._context.closed:
+            raise ClosedError("the LLM is closed")
+        free = [slot for slot in self._slots if slot.holder is None]
+        best = max(free, key=lambda slot: _n_common(slot.sequence.tokens, prompt), default=None)
+        unused = len(self._slots) < self._context.n_seq_max
+        if unused and (best is None or _n_common(best.sequence.tokens, prompt) == 0):
+            best = Slot(self._context.sequence())
+            self._slots.append(best)
+        return best
+
+
+def _n_common(a: NDArray[np.int32], b: NDArray[np.int32]) -> int:
+    """Length of the common prefix."""
+    n = min(len(a), len(b))
+    differ = np.flatnonzero(a[:n] != b[:n])
+    return int(differ[0]) if len(differ) else n

@@ -1,0 +1,133 @@
+"""Tiny models with random weights, made with the `gguf` package: no download, milliseconds to run.
+
+Their vocabulary is of SentencePiece kind, like Llama-2's: control tokens, 256 byte tokens, and some
+Korean pieces. Random weights choose byte tokens often, so their text is full of broken and split
+characters: what a stream must survive.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+BOS, EOS = 1, 2
+FIRST_BYTE = 3
+WORDS = ["▁", "▁대한", "민국", "의", "▁수도", "는", "▁서울", "이다", ".", "▁안녕", "하세요", "오늘", "날씨",
+         "가", "좋", "네요", "한", "국", "어", "a", "b", "c", "▁the", "\n"]
+
+
+def vocabulary() -> tuple[list[str], list[float], list[int]]:
+    """(pieces, scores, types) as GGUF has them."""
+    types = gguf.TokenType
+    pieces = ["<unk>", "<s>", "</s>"] + [f"<0x{byte:02X}>" for byte in range(256)] + WORDS
+    kinds = [types.UNKNOWN, types.CONTROL, types.CONTROL] + [types.BYTE] * 256 + [types.NORMAL] * len(WORDS)
+    # A piece is merged from its first parts, one character at a time: they are pieces too.
+    parts = {word[:n] for word in WORDS for n in range(1, len(word))} | set("".join(WORDS))
+    parts = sorted(parts - set(WORDS))
+    pieces += parts
+    kinds += [types.NORMAL] * len(parts)
+    return pieces, [-float(i) for i in range(len(pieces))], [int(kind) for kind in kinds]
+
+
+def _add_vocabulary(writer: gguf.GGUFWriter) -> int:
+    pieces, scores, types = vocabulary()
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(pieces)
+    writer.add_token_scores(scores)
+    writer.add_token_types(types)
+    writer.add_bos_token_id(BOS)
+    writer.add_eos_token_id(EOS)
+    writer.add_add_bos_token(True)
+    writer.add_add_space_prefix(True)
+    return len(pieces)
+
+
+def _write(writer: gguf.GGUFWriter, tensors: dict[str, np.ndarray]) -> None:
+    for name, tensor in tensors.items():
+        writer.add_tensor(name, tensor.astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def write_llama(path: Path, *, n_layer: int = 2, n_embd: int = 64, n_head: int = 2, seed: int = 0,
+                architecture: str = "llama", chat_template: str | None = None) -> Path:
+    """A Llama with random float32 weights."""
+    random = np.random.default_rng(seed)
+    n_ff = 2 * n_embd
+    writer = gguf.GGUFWriter(str(path), architecture)
+    writer.add_name("tiny")
+    writer.add_context_length(16384)
+    writer.add_embedding_length(n_embd)
+    writer.add_block_count(n_layer)
+    writer.add_feed_forward_length(n_ff)
+    writer.add_head_count(n_head)
+    writer.add_head_count_kv(n_head)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_dimension_count(n_embd // n_head)
+    if chat_template is not None:
+        writer.add_chat_template(chat_template)
+    n_vocab = _add_vocabulary(writer)
+
+    def weights(*shape: int) -> np.ndarray:
+        return random.normal(0, 1.5 / np.sqrt(shape[-1]), shape)
+
+    tensors = {"token_embd.weight": random.normal(0, 1, (n_vocab, n_embd)),
+               "output_norm.weight": np.ones(n_embd),
+               "output.weight": weights(n_vocab, n_embd)}
+    for i in range(n_layer):
+        tensors |= {
+            f"blk.{i}.attn_norm.weight": np.ones(n_embd),
+            f"blk.{i}.attn_q.weight": weights(n_embd, n_embd),
+            f"blk.{i}.attn_k.weight": weights(n_embd, n_embd),
+            f"blk.{i}.attn_v.weight": weights(n_embd, n_embd),
+            f"blk.{i}.attn_output.weight": weights(n_embd, n_embd),
+            f"blk.{i}.ffn_norm.weight": np.ones(n_embd),
+            f"blk.{i}.ffn_gate.weight": weights(n_ff, n_embd),
+            f"blk.{i}.ffn_up.weight": weights(n_ff, n_embd),
+            f"blk.{i}.ffn_down.weight": weights(n_embd, n_ff),
+        }
+    _write(writer, tensors)
+    return path
+
+
+def write_mamba(path: Path, *, n_layer: int = 2, n_embd: int = 32, seed: int = 0) -> Path:
+    """A Mamba with random weights: its memory is a recurrent state, which has no past."""
+    random = np.random.default_rng(seed)
+    d_inner, d_state, d_conv, dt_rank = 2 * n_embd, 16, 4, 2
+    writer = gguf.GGUFWriter(str(path), "mamba")
+    writer.add_context_length(4096)
+    writer.add_embedding_length(n_embd)
+    writer.add_feed_forward_length(0)
+    writer.add_head_count(0)
+    writer.add_block_count(n_layer)
+    writer.add_ssm_conv_kernel(d_conv)
+    writer.add_ssm_inner_size(d_inner)
+    writer.add_ssm_state_size(d_state)
+    writer.add_ssm_time_step_rank(dt_rank)
+    writer.add_layer_norm_rms_eps(1e-5)
+    n_vocab = _add_vocabulary(writer)
+
+    def weights(*shape: int) -> np.ndarray:
+        return random.normal(0, 1 / np.sqrt(shape[-1]), shape)
+
+    tensors = {"token_embd.weight": random.normal(0, 1, (n_vocab, n_embd)),
+               "output_norm.weight": np.ones(n_embd)}
+    for i in range(n_layer):
+        tensors |= {
+            f"blk.{i}.attn_norm.weight": np.ones(n_embd),
+            f"blk.{i}.ssm_in.weight": weights(2 * d_inner, n_embd),
+            f"blk.{i}.ssm_conv1d.weight": weights(d_inner, d_conv),
+            f"blk.{i}.ssm_conv1d.bias": np.zeros(d_inner),
+            f"blk.{i}.ssm_x.weight": weights(dt_rank + 2 * d_state, d_inner),
+            f"blk.{i}.ssm_dt.weight": weights(d_inner, dt_rank),
+            f"blk.{i}.ssm_dt.bias": np.zeros(d_inner),
+            f"blk.{i}.ssm_a": -np.ones((d_inner, d_state)),
+            f"blk.{i}.ssm_d": np.ones(d_inner),
+            f"blk.{i}.ssm_out.weight": weights(n_embd, d_inner),
+        }
+    _write(writer, tensors)
+    return path
