@@ -239,10 +239,19 @@ void engine::finish(job & job, kollama_status status, std::string reason) {
 }
 
 void engine::check_cancelled(const job & job) {
-    std::lock_guard<std::mutex> lock(mutex_);
+    std::unique_lock<std::mutex> lock(mutex_);
     if (job.cancelled || stopping_) {
-        throw failure(stopping_ ? KOLLAMA_ERROR_CLOSED : KOLLAMA_ERROR_ABORTED, stopping_ ? "the context was closed" : "cancelled");
+        lock.unlock();
+        throw_cancelled();
     }
+}
+
+void engine::throw_cancelled() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (stopping_) {
+        throw failure(KOLLAMA_ERROR_CLOSED, "the context was closed");
+    }
+    throw failure(KOLLAMA_ERROR_ABORTED, "cancelled");
 }
 
 bool engine::abort_requested(void * self) {
@@ -372,7 +381,7 @@ void engine::fail_decode(int32_t code, const std::vector<batch_item> & items, co
             throw failure(KOLLAMA_ERROR_CONTEXT_FULL,
                           format("the context is full: its %zu sequences share n_ctx=%zu tokens", slots_.size(), n_ctx_));
         case 2:
-            throw failure(KOLLAMA_ERROR_ABORTED, "cancelled");
+            throw_cancelled();
         default:
             throw failure(KOLLAMA_ERROR_DECODE, format("llama_decode failed with code %d%s%s", code,
                                                        errors.empty() ? "" : ": ", errors.c_str()));

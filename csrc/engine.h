@@ -110,6 +110,7 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     void fill_batch(std::vector<batch_item> & items);
     void restore(const std::vector<batch_item> & items);
     [[noreturn]] void fail_decode(int32_t code, const std::vector<batch_item> & items, const std::string & errors);
+    [[noreturn]] void throw_cancelled();
     static bool       abort_requested(void * self);
 
     kollama_model *  model_;

@@ -20,10 +20,13 @@ class reader {
     explicit reader(const std::string & path) : buffer_(BUFFER_BYTES) {
         const fs::path  file = fs::u8path(path);
         std::error_code error;
+        if (!fs::is_regular_file(file, error)) {
+            throw failure(KOLLAMA_ERROR_IO, "is not a regular file");
+        }
         size_   = fs::file_size(file, error);
         stream_ = std::ifstream(file, std::ios::binary);
         if (error || !stream_) {
-            throw failure(KOLLAMA_ERROR_IO, path + ": cannot be opened for reading");
+            throw failure(KOLLAMA_ERROR_IO, "cannot be opened for reading");
         }
     }
 
@@ -272,7 +275,7 @@ kollama_gguf scan_gguf(const std::string & path) {
         check_magic(in);
         return scan(in);
     } catch (const failure & e) {
-        throw failure(e.status, std::string(e.what()).rfind(path, 0) == 0 ? e.what() : path + ": " + e.what());
+        throw failure(e.status, path + ": " + e.what());
     }
 }
 

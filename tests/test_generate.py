@@ -89,7 +89,7 @@ def test_a_prefix_in_memory_is_reused_and_changes_nothing(llm: kollama.LLM) -> N
     assert again.tokens.tolist() == first.tokens.tolist()
     longer = llm.complete(PROMPT + " 서울", max_tokens=10, temperature=0)
     assert 0 < longer.usage.reused_tokens < longer.usage.prompt_tokens
-    with kollama.LLM(llm.model, n_ctx=256) as fresh:
+    with kollama.LLM(llm.model, n_ctx=256, n_threads=1) as fresh:
         assert fresh.complete(PROMPT + " 서울", max_tokens=10, temperature=0).text == longer.text
 
 
@@ -104,7 +104,7 @@ def test_max_tokens(llm: kollama.LLM, n: int) -> None:
 
 
 def test_until_the_context_is_full(model: kollama.Model) -> None:
-    with kollama.LLM(model, n_ctx=40) as llm:
+    with kollama.LLM(model, n_ctx=40, n_threads=1) as llm:
         done = llm.complete(PROMPT, max_tokens=None, ignore_eos=True)
         assert done.finish_reason == "length"
         assert done.usage.total_tokens == 41  # the last sampled token needs no place
@@ -112,7 +112,7 @@ def test_until_the_context_is_full(model: kollama.Model) -> None:
 
 
 def test_prompt_longer_than_the_context(model: kollama.Model) -> None:
-    with kollama.LLM(model, n_ctx=40) as llm:
+    with kollama.LLM(model, n_ctx=40, n_threads=1) as llm:
         with pytest.raises(kollama.ContextFullError, match="the prompt has 41 tokens, n_ctx is 40"):
             llm.generate([5] * 41)
         assert llm.complete(PROMPT, max_tokens=1).text is not None
@@ -235,7 +235,7 @@ def test_chat_renders_the_models_template(llm: kollama.LLM) -> None:
 
 
 def test_chat_without_a_template(tmp_path: Path) -> None:
-    with kollama.LLM(tiny.write_llama(tmp_path / "base.gguf"), n_ctx=64) as llm, pytest.raises(
+    with kollama.LLM(tiny.write_llama(tmp_path / "base.gguf"), n_ctx=64, n_threads=1) as llm, pytest.raises(
         kollama.ArgumentError, match="no chat template"
     ):
         llm.chat([{"role": "user", "content": "안녕"}])
@@ -243,7 +243,7 @@ def test_chat_without_a_template(tmp_path: Path) -> None:
 
 def test_template_that_refuses(tmp_path: Path) -> None:
     template = "{{ raise_exception('역할이 틀렸습니다') }}"
-    with kollama.LLM(tiny.write_llama(tmp_path / "no.gguf", chat_template=template), n_ctx=64) as llm, pytest.raises(
+    with kollama.LLM(tiny.write_llama(tmp_path / "no.gguf", chat_template=template), n_ctx=64, n_threads=1) as llm, pytest.raises(
         kollama.ArgumentError, match="역할이 틀렸습니다"
     ):
         llm.chat([{"role": "user", "content": "안녕"}])
@@ -296,7 +296,7 @@ def test_both_sampler_and_keywords(llm: kollama.LLM) -> None:
 
 
 def test_closed_llm(model: kollama.Model) -> None:
-    llm = kollama.LLM(model, n_ctx=64)
+    llm = kollama.LLM(model, n_ctx=64, n_threads=1)
     stream = llm.generate(PROMPT, ignore_eos=True)
     next(stream)
     llm.close()

@@ -128,7 +128,7 @@ def test_properties(model: kollama.Model, tiny_path: Path) -> None:
 def test_mmap_choices_give_the_same_logits(tiny_path: Path) -> None:
     rows = []
     for mmap in (True, False, "auto"):
-        with kollama.Model(tiny_path, mmap=mmap) as model, model.context(n_ctx=32) as ctx:
+        with kollama.Model(tiny_path, mmap=mmap) as model, model.context(n_ctx=32, n_threads=1) as ctx:
             assert model.uses_mmap is (mmap is not False)  # float weights are never repacked
             seq = ctx.sequence()
             seq.append([tiny.BOS, 300])
@@ -140,7 +140,7 @@ def test_split_model(tiny_path: Path, tmp_path: Path) -> None:
     parts = _split(tiny_path, tmp_path)
     rows = []
     for path in (tiny_path, parts[0], parts):
-        with kollama.Model(path) as model, model.context(n_ctx=32) as ctx:
+        with kollama.Model(path) as model, model.context(n_ctx=32, n_threads=1) as ctx:
             seq = ctx.sequence()
             seq.append([tiny.BOS, 280])
             rows.append(seq.logits.tolist())
@@ -181,7 +181,7 @@ def test_vocab_only_has_no_weights(tiny_path: Path) -> None:
     with kollama.Model(tiny_path, vocab_only=True) as model:
         assert len(model.tokenizer.encode("안녕하세요")) > 0
         with pytest.raises(kollama.StateError, match="vocab_only"):
-            model.context(n_ctx=32)
+            model.context(n_ctx=32, n_threads=1)
 
 
 def test_path_with_hangul_and_bytes(tiny_path: Path, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_logits_change_with_their_own_append_alone(context: MakeContext) -> None
 
 def test_logits_outlive_everything(tiny_path: Path) -> None:
     model = kollama.Model(tiny_path)
-    ctx = model.context(n_ctx=256)
+    ctx = model.context(n_ctx=256, n_threads=1)
     seq = ctx.sequence()
     seq.append(IDS)
     row = seq.logits
@@ -236,7 +236,7 @@ def test_kv_types(context: MakeContext, kind: str) -> None:
 
 
 def test_closed(model: kollama.Model) -> None:
-    ctx = model.context(n_ctx=32)
+    ctx = model.context(n_ctx=32, n_threads=1)
     seq = ctx.sequence()
     seq.append(IDS)
     ctx.close()
@@ -253,14 +253,14 @@ def test_closed(model: kollama.Model) -> None:
 
 def test_model_refuses_to_close_under_a_context(tiny_path: Path) -> None:
     model = kollama.Model(tiny_path)
-    with model.context(n_ctx=32), pytest.raises(kollama.BusyError, match="1 context of this model is open"):
+    with model.context(n_ctx=32, n_threads=1), pytest.raises(kollama.BusyError, match="1 context of this model is open"):
         model.close()
     assert not model.closed
     model.close()
 
 
 def test_recurrent_memory(mamba_path: Path) -> None:
-    with kollama.Model(mamba_path) as model, model.context(n_ctx=64) as ctx:
+    with kollama.Model(mamba_path) as model, model.context(n_ctx=64, n_threads=1) as ctx:
         seq = ctx.sequence()
         seq.append(IDS)
         first = seq.logits.copy()
