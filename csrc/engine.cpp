@@ -20,6 +20,8 @@ registry & open_engines() {
     return *instance;
 }
 
+std::atomic<bool> in_forked_child{false};
+
 // The types that llama.cpp's K/V cache can hold; others are not checked there before they are used.
 ggml_type kv_type(const char * name, const char * argument) {
     static const ggml_type allowed[] = { GGML_TYPE_F32,  GGML_TYPE_F16,    GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0,
@@ -51,11 +53,9 @@ template <class F> F * cpu_function(const char * name) {
 std::shared_ptr<engine> engine::create(kollama_model * model, const kollama_context_params & params) {
     std::shared_ptr<engine> self(new engine(model, params));
     self->open(params);
-    {
-        std::lock_guard<std::mutex> lock(open_engines().mutex);
-        open_engines().engines.push_back(self.get());
-    }
+    std::lock_guard<std::mutex> lock(open_engines().mutex); // stop_all sees the thread, or nothing
     self->thread_ = std::thread(&engine::run, self.get());
+    open_engines().engines.push_back(self.get());
     return self;
 }
 
@@ -121,12 +121,17 @@ void engine::stop() {
         abort_    = true;
     }
     work_.notify_all();
+    std::lock_guard<std::mutex> lock(join_mutex_);
     if (thread_.joinable()) {
         thread_.join();
     }
 }
 
 void engine::close() {
+    if (in_forked_child) {
+        new std::shared_ptr<engine>(shared_from_this()); // never freed: the thread is not here to be joined
+        return;
+    }
     {
         std::lock_guard<std::mutex> lock(mutex_);
         if (closed_) {
@@ -140,6 +145,9 @@ void engine::close() {
         auto & all = open_engines().engines;
         all.erase(std::remove(all.begin(), all.end(), this), all.end());
     }
+    if (abandoned_) {
+        return; // workers wait in the graph's barrier for ever: their memory, and the model's, stays
+    }
     llama_free(ctx_);
     ctx_ = nullptr;
     if (threadpool_) {
@@ -150,13 +158,24 @@ void engine::close() {
 }
 
 void engine::stop_all() {
+    if (in_forked_child) {
+        return;
+    }
     std::lock_guard<std::mutex> lock(open_engines().mutex);
     for (engine * e : open_engines().engines) {
         e->stop();
     }
 }
 
+void engine::after_fork_in_child() {
+    in_forked_child = true;
+}
+
 void engine::check_open() const {
+    if (in_forked_child) {
+        throw failure(KOLLAMA_ERROR_STATE, "this process was forked from one that had a context open: its threads are not "
+                                           "here. Start processes with multiprocessing's \"spawn\", and load the model in them");
+    }
     if (closed_ || stopping_) {
         throw failure(KOLLAMA_ERROR_CLOSED, "the context is closed");
     }
@@ -170,9 +189,11 @@ void engine::check_open() const {
 void engine::run() {
     std::unique_lock<std::mutex> lock(mutex_);
     while (!stopping_) {
-        run_drops(lock);
-        // One job, then one step of the generations: neither starves the other.
-        const bool did_job  = run_job(lock);
+        // One job, then one step of the generations: neither starves the other. An id that was given
+        // back is emptied before each, as it may have been taken again meanwhile.
+        run_drops();
+        const bool did_job = run_job(lock);
+        run_drops();
         const bool did_step = run_generations(lock);
         if (!did_job && !did_step && !stopping_ && drops_.empty()) {
             work_.wait(lock);
@@ -189,16 +210,13 @@ void engine::run() {
     done_.notify_all();
 }
 
-void engine::run_drops(std::unique_lock<std::mutex> & lock) {
-    std::vector<int> ids;
-    ids.swap(drops_);
-    if (!ids.empty() && poison_.empty()) {
-        lock.unlock();
-        for (int id : ids) {
+void engine::run_drops() {
+    for (int id : drops_) {
+        if (poison_.empty()) {
             llama_memory_seq_rm(llama_get_memory(ctx_), id, -1, -1);
         }
-        lock.lock();
     }
+    drops_.clear();
 }
 
 bool engine::run_job(std::unique_lock<std::mutex> & lock) {
@@ -208,7 +226,7 @@ bool engine::run_job(std::unique_lock<std::mutex> & lock) {
     const std::shared_ptr<job> job = jobs_.front();
     jobs_.pop_front();
     abort_   = job->cancelled || stopping_;
-    running_ = job.get();
+    running_ = job;
     kollama_status status = poison_.empty() ? KOLLAMA_OK : KOLLAMA_ERROR_ENGINE;
     std::string    reason = poison_;
     if (status == KOLLAMA_OK) {
@@ -233,7 +251,7 @@ void engine::finish(job & job, kollama_status status, std::string reason) {
     job.reason = std::move(reason);
     job.work   = nullptr; // what it captured is released here, not with the caller's handle
     if (job.seq) {
-        job.seq->busy = false;
+        set_idle(*job.seq);
     }
     done_.notify_all();
 }
@@ -285,9 +303,21 @@ kollama_status engine::wait(job & job, int32_t timeout_ms) {
 
 void engine::cancel(job & job) {
     std::lock_guard<std::mutex> lock(mutex_);
+    cancel_locked(job);
+}
+
+// A job that runs ends within one graph; one that waits for its turn ends here.
+void engine::cancel_locked(job & job) {
     job.cancelled = true;
-    if (running_ == &job) {
+    if (running_.get() == &job) {
         abort_ = true;
+        return;
+    }
+    const auto queued = std::find_if(jobs_.begin(), jobs_.end(), [&](const auto & other) { return other.get() == &job; });
+    if (queued != jobs_.end()) {
+        const std::shared_ptr<kollama::job> keep = *queued;
+        jobs_.erase(queued);
+        finish(job, KOLLAMA_ERROR_ABORTED, "cancelled");
     }
 }
 
@@ -319,9 +349,35 @@ std::shared_ptr<sequence> engine::take_slot() {
 
 void engine::drop_slot(sequence & seq) {
     std::lock_guard<std::mutex> lock(mutex_);
-    slots_[seq.id] = false; // may be taken at once: its memory is emptied before anything else runs
-    drops_.push_back(seq.id);
-    work_.notify_one();
+    seq.dropped = true;
+    if (!seq.busy) {
+        set_idle(seq);
+        return;
+    }
+    if (running_ && running_->seq.get() == &seq) {
+        cancel_locked(*running_);
+    }
+    const std::deque<std::shared_ptr<job>> jobs = jobs_;
+    for (auto & job : jobs) {
+        if (job->seq.get() == &seq) {
+            cancel_locked(*job);
+        }
+    }
+    const std::vector<std::shared_ptr<generation>> generations = generations_;
+    for (auto & gen : generations) {
+        if (gen->seq.get() == &seq) {
+            cancel_locked(*gen);
+        }
+    }
+}
+
+void engine::set_idle(sequence & seq) {
+    seq.busy = false;
+    if (seq.dropped) {
+        slots_[seq.id] = false; // may be taken at once: its memory is emptied before anything else runs
+        drops_.push_back(seq.id);
+        work_.notify_one();
+    }
 }
 
 // ---- compute, on the engine thread ---------------------------------------------------------------
@@ -357,8 +413,17 @@ void engine::decode(std::vector<batch_item> & items) {
     batch.seq_id      = seq_id_ptrs_.data();
     batch.logits      = outputs_.data();
 
-    guard         g;
-    const int32_t code = llama_decode(ctx_, batch);
+    for (const batch_item & item : items) {
+        item.seq->tokens.reserve(item.seq->tokens.size() + item.n_tokens); // no failure once it is read
+    }
+    guard   g;
+    int32_t code;
+    try {
+        code = llama_decode(ctx_, batch);
+    } catch (const engine_failure &) {
+        abandoned_ = true;
+        throw;
+    }
     if (code != 0) {
         fail_decode(code, items, g.errors());
     }
@@ -368,13 +433,17 @@ void engine::decode(std::vector<batch_item> & items) {
 }
 
 // llama.cpp keeps the sub-batches that it finished: taking them back is up to us.
-void engine::restore(const std::vector<batch_item> & items) {
-    for (const batch_item & item : items) {
-        rewind(*item.seq, item.seq->tokens.size());
+void engine::restore(std::vector<batch_item> & items) {
+    for (batch_item & item : items) {
+        try {
+            rewind(*item.seq, item.seq->tokens.size());
+        } catch (const failure &) {
+            item.emptied = true;
+        }
     }
 }
 
-void engine::fail_decode(int32_t code, const std::vector<batch_item> & items, const std::string & errors) {
+void engine::fail_decode(int32_t code, std::vector<batch_item> & items, const std::string & errors) {
     restore(items);
     switch (code) {
         case 1:
@@ -388,8 +457,8 @@ void engine::fail_decode(int32_t code, const std::vector<batch_item> & items, co
     }
 }
 
-const float * engine::logits_of(const batch_item & item) const {
-    const float * row = llama_get_logits_ith(ctx_, item.output);
+float * engine::logits_of(const batch_item & item) const {
+    float * row = llama_get_logits_ith(ctx_, item.output);
     if (!row) {
         throw failure(KOLLAMA_ERROR_DECODE, "llama.cpp computed no logits for the last token");
     }

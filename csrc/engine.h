@@ -27,7 +27,8 @@ struct sequence : counted<KOLLAMA_HANDLE_SEQUENCE> {
     std::vector<int32_t> tokens;            // those in memory, at positions 0, 1, ...
     kollama_row *        row       = nullptr;
     bool                 row_valid = false; // row holds the logits of tokens.back()
-    bool                 busy      = false;
+    bool                 busy      = false; // set and read under the engine's mutex
+    bool                 dropped   = false; // its slot is given back once it is not busy
 
     ~sequence() { kollama_row_release(row); }
 };
@@ -46,7 +47,8 @@ struct batch_item {
     const int32_t * tokens;
     size_t          n_tokens;
     bool            logits;      // of its last token
-    int32_t         output = -1; // set by decode: index for logits_of
+    int32_t         output  = -1;    // set by decode: index for logits_of
+    bool            emptied = false; // set by decode: it failed, and this memory could not go back
 };
 
 class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HANDLE_CONTEXT> {
@@ -60,26 +62,34 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     // At the interpreter's exit: ends every engine's thread and frees nothing.
     static void stop_all();
 
+    // In a child of fork(), which has this memory but none of the threads: nothing is joined or
+    // freed from here on, and every call is refused.
+    static void after_fork_in_child();
+
     // ---- for callers, any thread ----
     std::shared_ptr<job> submit(std::shared_ptr<sequence> seq, std::function<void(job &)> work);
     kollama_status       wait(job & job, int32_t timeout_ms);
     void                 cancel(job & job);
 
     std::shared_ptr<sequence> take_slot();
-    void                      drop_slot(sequence & seq);
+    void                      drop_slot(sequence & seq); // ends what works on it
 
-    void           start(const std::shared_ptr<generation> & gen);
-    void           cancel(generation & gen);
+    void           start(const std::shared_ptr<generation> & gen, kollama_sampler * sampler);
+    void           request_cancel(generation & gen); // does not wait
+    void           cancel(generation & gen);         // waits until it has ended
     kollama_status next(generation & gen, int32_t timeout_ms, kollama_event * event);
     void           get_stats(generation & gen, kollama_generation_stats * stats);
 
     // Runs f under the mutex, once nobody works on seq: BUSY else.
     void with_idle(sequence & seq, const std::function<void()> & f);
 
+    // ---- under the mutex ----
+    void set_idle(sequence & seq);
+
     // ---- for jobs, on the engine thread ----
     // All or nothing: where it throws, every sequence is as it was. At most n_batch tokens in all.
     void          decode(std::vector<batch_item> & items);
-    const float * logits_of(const batch_item & item) const;
+    float *       logits_of(const batch_item & item) const; // llama.cpp's row, until the next decode
     // Keeps the first n_keep tokens.
     void rewind(sequence & seq, size_t n_keep);
     void fork(const sequence & src, sequence & dst);
@@ -100,16 +110,20 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     void run();
     bool run_job(std::unique_lock<std::mutex> & lock);
     bool run_generations(std::unique_lock<std::mutex> & lock);
-    void run_drops(std::unique_lock<std::mutex> & lock);
+    void run_drops();
+    void cancel_locked(job & job);
+    void cancel_locked(generation & gen);
     void step(std::vector<std::shared_ptr<generation>> & ready);
+    void retry(kollama_status status, const std::vector<batch_item> & items,
+               const std::vector<std::shared_ptr<generation>> & owners);
     void advance(const std::vector<batch_item> & items, const std::vector<std::shared_ptr<generation>> & owners);
     void finish(job & job, kollama_status status, std::string reason);
     void fail(generation & gen, kollama_status status); // with kollama_last_error()
     void check_open() const; // under the mutex; CLOSED or, after a failed assertion, ENGINE
 
     void fill_batch(std::vector<batch_item> & items);
-    void restore(const std::vector<batch_item> & items);
-    [[noreturn]] void fail_decode(int32_t code, const std::vector<batch_item> & items, const std::string & errors);
+    void restore(std::vector<batch_item> & items);
+    [[noreturn]] void fail_decode(int32_t code, std::vector<batch_item> & items, const std::string & errors);
     [[noreturn]] void throw_cancelled();
     static bool       abort_requested(void * self);
 
@@ -121,15 +135,17 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     std::mutex              mutex_;
     std::condition_variable work_, done_;
     std::thread             thread_;
+    std::mutex              join_mutex_; // close and stop_all may both come to join
     bool                    stopping_ = false;
     bool                    closed_   = false;
     std::string             poison_; // the assertion that failed; nothing runs after it
+    bool                    abandoned_ = false; // it failed inside a graph: its threads never end
 
     std::deque<std::shared_ptr<job>>         jobs_;
     std::vector<std::shared_ptr<generation>> generations_;
     std::vector<bool>                        slots_; // by sequence id: taken
     std::vector<int>                         drops_; // ids to be emptied before anything else runs
-    const void *                             running_ = nullptr; // the job; generations mark themselves
+    std::shared_ptr<job>                     running_; // generations mark themselves
     std::atomic<bool>                        abort_{false};      // polled by ggml between nodes
 
     // Engine thread only, kept between batches.

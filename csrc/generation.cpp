@@ -6,18 +6,18 @@
 
 namespace kollama {
 
-generation::~generation() {
-    if (sampler) {
-        sampler->in_use = false;
-    }
+void generation::release() {
+    owner->set_idle(*seq);
+    sampler->in_use = false;
+    sampler         = nullptr;
+    news.notify_all();
 }
 
 void generation::fail(kollama_status why, std::string what) {
     if (status == KOLLAMA_PENDING) {
-        status    = why;
-        reason    = std::move(what);
-        seq->busy = false;
-        news.notify_all();
+        status = why;
+        reason = std::move(what);
+        release();
     }
 }
 
@@ -26,8 +26,7 @@ void generation::end(kollama_finish how) {
         status     = KOLLAMA_OK;
         finish     = how;
         incomplete = utf8.incomplete();
-        seq->busy  = false;
-        news.notify_all();
+        release();
     }
 }
 
@@ -59,16 +58,23 @@ batch_item generation::next_item(size_t budget) {
     return { seq.get(), prompt.data() + n_read, n, n_read + n == prompt.size() };
 }
 
-kollama_sampler::choice generation::sample(engine & e, const float * logits) {
+kollama_sampler::choice generation::sample(engine & e, float * logits) {
     if (!ignore_eos) {
         return sampler->sample(logits, e.n_vocab(), true);
     }
-    masked.assign(logits, logits + e.n_vocab());
+    masked.clear();
     for (int32_t id : e.eog_tokens()) {
-        masked[id] = -std::numeric_limits<float>::infinity();
+        masked.push_back(logits[id]);
+        logits[id] = -std::numeric_limits<float>::infinity();
     }
-    kollama_sampler::choice chosen = sampler->sample(masked.data(), masked.size(), false);
-    chosen.logprob = logits[chosen.token] - log_sum_exp(logits, e.n_vocab(), *std::max_element(logits, logits + e.n_vocab()));
+    kollama_sampler::choice chosen = sampler->sample(logits, e.n_vocab(), true);
+    // The logprob of the model's own distribution counts the end tokens in.
+    const double log_total = logits[chosen.token] - chosen.logprob;
+    double       missing   = 0;
+    for (float logit : masked) {
+        missing += std::exp(logit - log_total);
+    }
+    chosen.logprob -= static_cast<float>(std::log1p(missing));
     return chosen;
 }
 
@@ -124,32 +130,43 @@ void generation::advance(engine & e, std::mutex & mutex, const batch_item & item
 
 // ---- the engine's side ---------------------------------------------------------------------------
 
-void engine::start(const std::shared_ptr<generation> & gen) {
+void engine::start(const std::shared_ptr<generation> & gen, kollama_sampler * sampler) {
     std::lock_guard<std::mutex> lock(mutex_);
     check_open();
     if (gen->seq->busy) {
         throw failure(KOLLAMA_ERROR_BUSY, "another call works on this sequence");
     }
-    if (gen->sampler->in_use.exchange(true)) {
-        gen->sampler = nullptr; // not ours to release
+    generations_.reserve(generations_.size() + 1); // no failure once the sampler is taken
+    if (sampler->in_use.exchange(true)) {
         throw failure(KOLLAMA_ERROR_BUSY, "this sampler is in use by another generation");
     }
+    gen->owner     = this;
+    gen->sampler   = sampler;
     gen->seq->busy = true;
     gen->started   = generation::clock::now();
     generations_.push_back(gen);
     work_.notify_one();
 }
 
-void engine::cancel(generation & gen) {
-    std::unique_lock<std::mutex> lock(mutex_);
-    if (gen.status != KOLLAMA_PENDING) {
-        return;
-    }
+// In a batch it ends within one graph; else it ends here.
+void engine::cancel_locked(generation & gen) {
     gen.cancelled = true;
     if (gen.running) {
         abort_ = true;
+    } else {
+        gen.end(KOLLAMA_FINISH_CANCELLED);
     }
     work_.notify_one();
+}
+
+void engine::request_cancel(generation & gen) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    cancel_locked(gen);
+}
+
+void engine::cancel(generation & gen) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    cancel_locked(gen);
     gen.news.wait(lock, [&] { return gen.status != KOLLAMA_PENDING; });
 }
 
@@ -177,7 +194,7 @@ kollama_status engine::next(generation & gen, int32_t timeout_ms, kollama_event 
 void engine::get_stats(generation & gen, kollama_generation_stats * stats) {
     std::lock_guard<std::mutex> lock(mutex_);
     const auto seconds = [](auto from, auto to) { return std::chrono::duration<double>(to - from).count(); };
-    const bool any = gen.n_sampled > 0;
+    const bool any = gen.first != generation::clock::time_point{};
     *stats = {};
     stats->n_prompt          = gen.prompt.size();
     stats->n_reused          = gen.n_reused;
@@ -185,8 +202,7 @@ void engine::get_stats(generation & gen, kollama_generation_stats * stats) {
     stats->prompt_seconds    = any ? seconds(gen.started, gen.first) : 0;
     stats->generate_seconds  = any ? seconds(gen.first, gen.last) : 0;
     stats->finish            = gen.finish;
-    stats->incomplete        = gen.incomplete.data();
-    stats->incomplete_length = gen.incomplete.size();
+    stats->incomplete_length = gen.incomplete.copy(stats->incomplete, sizeof(stats->incomplete));
 }
 
 bool engine::run_generations(std::unique_lock<std::mutex> & lock) {
@@ -242,14 +258,25 @@ void engine::step(std::vector<std::shared_ptr<generation>> & ready) {
     const auto status = guarded([&] { decode(items); });
     if (status == KOLLAMA_OK) {
         advance(items, owners);
-    } else if (items.size() == 1 || status == KOLLAMA_ERROR_ENGINE) {
+    } else if ((items.size() == 1 && !items[0].emptied) || status == KOLLAMA_ERROR_ENGINE) {
         for (auto & gen : owners) {
             fail(*gen, status);
         }
-    } else if (status != KOLLAMA_ERROR_ABORTED) {
-        // What one of them lacks, the others need not suffer from.
-        for (auto & gen : owners) {
-            std::vector<std::shared_ptr<generation>> alone{ gen };
+    } else {
+        retry(status, items, owners);
+    }
+}
+
+// A batch of several failed. An aborted step is none: the generation that was cancelled is ended by
+// the loop, the others go on. Else each is tried alone: what one lacks, the others need not suffer from.
+void engine::retry(kollama_status status, const std::vector<batch_item> & items,
+                   const std::vector<std::shared_ptr<generation>> & owners) {
+    for (size_t i = 0; i < items.size(); i++) {
+        if (items[i].emptied) {
+            set_last_error("a batch failed, and this model's memory cannot go back to before it");
+            fail(*owners[i], KOLLAMA_ERROR_DECODE);
+        } else if (status != KOLLAMA_ERROR_ABORTED) {
+            std::vector<std::shared_ptr<generation>> alone{ owners[i] };
             step(alone);
         }
     }
@@ -264,7 +291,6 @@ void engine::advance(const std::vector<batch_item> & items, const std::vector<st
     }
 }
 
-// An aborted step is none: the generation that was cancelled is ended by the loop, the others go on.
 void engine::fail(generation & gen, kollama_status status) {
     const std::string           reason = kollama_last_error();
     std::lock_guard<std::mutex> lock(mutex_);
@@ -303,11 +329,13 @@ kollama_status kollama_generation_init(kollama_sequence * seq, kollama_sampler *
         }
         gen->prompt.assign(prompt, prompt + n_prompt);
         for (size_t i = 0; i < params->n_stops; i++) {
+            if (params->stop_lengths[i] == 0) {
+                throw failure(KOLLAMA_ERROR_ARGUMENT, "a stop string is empty");
+            }
             gen->stops.add({ params->stops[i], params->stop_lengths[i] });
         }
-        gen->sampler = sampler;
-        auto handle  = std::make_unique<kollama_generation>(kollama_generation{ seq->engine, gen });
-        seq->engine->start(gen);
+        auto handle = std::make_unique<kollama_generation>(kollama_generation{ seq->engine, gen });
+        seq->engine->start(gen, sampler);
         *out = handle.release();
     });
 }
@@ -321,6 +349,10 @@ void kollama_generation_free(kollama_generation * gen) {
 
 kollama_status kollama_generation_next(kollama_generation * gen, int32_t timeout_ms, kollama_event * event) {
     return gen->owner->next(*gen->state, timeout_ms, event);
+}
+
+void kollama_generation_request_cancel(kollama_generation * gen) {
+    gen->owner->request_cancel(*gen->state);
 }
 
 void kollama_generation_cancel(kollama_generation * gen) {

@@ -22,8 +22,8 @@ struct generation : counted<KOLLAMA_HANDLE_GENERATION> {
     using clock = std::chrono::steady_clock;
 
     // Set before the start, then read only.
+    engine *                  owner = nullptr;
     std::shared_ptr<sequence> seq;
-    kollama_sampler *         sampler = nullptr;
     std::vector<int32_t>      prompt;
     int64_t                   max_tokens = -1;
     bool                      ignore_eos = false;
@@ -37,7 +37,10 @@ struct generation : counted<KOLLAMA_HANDLE_GENERATION> {
     stop_matcher      stops;
     utf8_stream       utf8;
     std::string       bytes, text;
-    std::vector<float> masked; // the row without end tokens, for ignore_eos
+    std::vector<float> masked; // logits of the end tokens, for ignore_eos
+
+    // Ours from the start to the end.
+    kollama_sampler * sampler = nullptr;
 
     // Under the engine's mutex.
     std::deque<event> events;
@@ -46,7 +49,7 @@ struct generation : counted<KOLLAMA_HANDLE_GENERATION> {
     kollama_finish    finish    = KOLLAMA_FINISH_NONE;
     bool              cancelled = false;
     bool              running   = false; // in the batch that is being computed
-    size_t            n_reused  = 0;
+    std::atomic<size_t> n_reused{0};
     size_t            n_handed  = 0;
     std::string       incomplete;
     clock::time_point started, first, last;
@@ -55,11 +58,11 @@ struct generation : counted<KOLLAMA_HANDLE_GENERATION> {
     // The consumer's: what the last event points to.
     std::string handed;
 
-    ~generation();
+    bool wants_step() const { return status == KOLLAMA_PENDING && !cancelled && events.size() < ahead; }
 
-    bool   wants_step() const { return status == KOLLAMA_PENDING && !cancelled && events.size() < ahead; }
-    void   fail(kollama_status status, std::string reason);           // under the mutex
-    void   end(kollama_finish finish);                                // under the mutex
+    // Under the mutex. Both give sequence and sampler back: the consumer may free them at once.
+    void fail(kollama_status status, std::string reason);
+    void end(kollama_finish finish);
 
     // Engine thread, without the mutex.
     void       begin(engine & e);
@@ -67,7 +70,8 @@ struct generation : counted<KOLLAMA_HANDLE_GENERATION> {
     void       advance(engine & e, std::mutex & mutex, const batch_item & item);
 
   private:
-    kollama_sampler::choice sample(engine & e, const float * logits);
+    void                    release();
+    kollama_sampler::choice sample(engine & e, float * logits); // may write into them
     kollama_finish          take(engine & e, int32_t token); // fills text
 };
 

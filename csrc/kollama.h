@@ -72,6 +72,9 @@ KOLLAMA_API kollama_status kollama_runtime_init(
 // Ends every engine thread. For the interpreter's exit: what is still open then is never freed.
 KOLLAMA_API void kollama_runtime_shutdown(void);
 
+// In a child of fork(): open contexts have lost their threads, so calls are refused from here on.
+KOLLAMA_API void kollama_runtime_after_fork(void);
+
 typedef struct kollama_device {
     const char * name;
     const char * description;
@@ -299,7 +302,7 @@ typedef struct kollama_generation_stats {
     double         prompt_seconds;
     double         generate_seconds; // after the first token
     kollama_finish finish;
-    const char *   incomplete;       // bytes of an unfinished character at the end
+    char           incomplete[4];    // bytes of an unfinished character at the end
     size_t         incomplete_length;
 } kollama_generation_stats;
 
@@ -312,6 +315,8 @@ KOLLAMA_API void           kollama_generation_free(kollama_generation * gen);
 
 // OK with an event, PENDING after timeout_ms, END after the last event, or why it failed.
 KOLLAMA_API kollama_status kollama_generation_next  (kollama_generation * gen, int32_t timeout_ms, kollama_event * event);
+// Asks it to end, and returns at once.
+KOLLAMA_API void           kollama_generation_request_cancel(kollama_generation * gen);
 // Ends it within one graph; the sequence keeps what it has read.
 KOLLAMA_API void           kollama_generation_cancel(kollama_generation * gen);
 KOLLAMA_API void           kollama_generation_get_stats(kollama_generation * gen, kollama_generation_stats * stats);

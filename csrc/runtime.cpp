@@ -215,6 +215,10 @@ void kollama_runtime_shutdown(void) {
     engine::stop_all();
 }
 
+void kollama_runtime_after_fork(void) {
+    engine::after_fork_in_child();
+}
+
 // ---- devices -------------------------------------------------------------------------------------
 
 size_t kollama_device_count(void) {

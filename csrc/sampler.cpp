@@ -166,6 +166,8 @@ kollama_status kollama_sampler_sample(kollama_sampler * sampler, kollama_row * r
             std::atomic<bool> & flag;
             ~release() { flag = false; }
         } at_exit{ sampler->in_use };
-        *token = sampler->sample(row->logits.data(), row->logits.size(), false).token;
+        // Another thread may write the row meanwhile: into the array, or by an append.
+        sampler->copy = row->logits;
+        *token        = sampler->sample(sampler->copy.data(), sampler->copy.size(), false).token;
     });
 }

@@ -32,6 +32,10 @@ struct kollama_sampler : kollama::counted<KOLLAMA_HANDLE_SAMPLER> {
     void   cut(const float * logits, size_t n_vocab, float peak);
     size_t draw();
 
+  public:
+    std::vector<float> copy; // of a row that others may write while this thread samples
+
+  private:
     // Kept between calls: no allocation per token.
     std::vector<float>     block_max_, block_order_;
     std::vector<candidate> candidates_; // by logit, the largest first

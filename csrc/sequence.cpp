@@ -38,7 +38,11 @@ kollama_status submit(kollama_sequence * seq, std::function<void(kollama::job &)
 // Reads tokens in batches; where it throws, the sequence is as it was before the first.
 void append(engine & e, kollama::job & job, sequence & seq, const std::vector<int32_t> & tokens) {
     const size_t n_before = seq.tokens.size();
+    const bool   had_row  = seq.row_valid;
     try {
+        if (!seq.row) {
+            seq.row = new kollama_row(e.n_vocab());
+        }
         for (size_t done = 0; done < tokens.size();) {
             e.check_cancelled(job);
             const size_t            n    = std::min(e.n_batch(), tokens.size() - done);
@@ -47,16 +51,18 @@ void append(engine & e, kollama::job & job, sequence & seq, const std::vector<in
             e.decode(items);
             done += n;
             if (last) {
-                if (!seq.row) {
-                    seq.row = new kollama_row(e.n_vocab());
-                }
+                e.check_cancelled(job); // one that came after the last graph: not too late
                 std::memcpy(seq.row->logits.data(), e.logits_of(items[0]), e.n_vocab() * sizeof(float));
                 seq.row_valid = true;
             }
         }
-    } catch (const failure &) {
-        const bool had_row = seq.row_valid;
-        e.rewind(seq, std::min(n_before, seq.tokens.size()));
+    } catch (const engine_failure &) {
+        throw; // nothing runs in this context any more
+    } catch (...) {
+        if (seq.tokens.size() < n_before) {
+            throw failure(KOLLAMA_ERROR_DECODE, "it failed, and this model's memory cannot go back: the sequence is now empty");
+        }
+        e.rewind(seq, n_before);
         seq.row_valid = had_row; // the row was not touched
         throw;
     }

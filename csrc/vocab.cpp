@@ -28,6 +28,11 @@ void append_piece(const kollama_model * model, int32_t token, bool skip_special,
 
 namespace {
 
+// A file may have none (tokenizer.ggml.model "none"): llama.cpp asserts where it is asked for a piece.
+bool has_vocabulary(const kollama_model * model) {
+    return llama_vocab_type(model->vocab) != LLAMA_VOCAB_TYPE_NONE;
+}
+
 bool has_space_prefix(const kollama_model * model) {
     char value[8] = "";
     if (llama_model_meta_val_str(model->handle, "tokenizer.ggml.add_space_prefix", value, sizeof(value)) >= 0) {
@@ -105,13 +110,16 @@ bool kollama_vocab_is_eog(const kollama_model * model, int32_t token) {
 }
 
 const char * kollama_vocab_piece(const kollama_model * model, int32_t token) {
-    if (token < 0 || token >= llama_vocab_n_tokens(model->vocab)) {
+    if (token < 0 || token >= llama_vocab_n_tokens(model->vocab) || !has_vocabulary(model)) {
         return nullptr;
     }
     return llama_vocab_get_text(model->vocab, token);
 }
 
 int32_t kollama_vocab_id(kollama_model * model, const char * piece, size_t length) {
+    if (!has_vocabulary(model)) {
+        return -1;
+    }
     std::call_once(model->pieces_once, [&] {
         const int32_t n_vocab = llama_vocab_n_tokens(model->vocab);
         model->pieces.reserve(n_vocab);

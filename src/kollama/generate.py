@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypedDict
@@ -10,7 +11,7 @@ import numpy as np
 
 from ._core.generation import STREAM_AHEAD, TokenStream
 from ._core.sampler import Sampler
-from .errors import ArgumentError
+from .errors import ArgumentError, BusyError
 from .params import INT32_MAX
 from .types import Completion, FinishReason, Timings, Token, Usage
 
@@ -53,6 +54,7 @@ class Generation(Iterator[Token]):
         self._slot: Slot | None = None
         self._stream: TokenStream | None = None
         self._closed = False
+        self._turn = threading.RLock()  # of the thread that asks for a token
         self._prompt = prompt
         self._sampler = sampler
         self._max_tokens = max_tokens
@@ -66,6 +68,9 @@ class Generation(Iterator[Token]):
         if self._closed or self._stream is not None:
             return
         self._slot = self._slots.take(self._prompt)
+        if self._closed:  # while it waited
+            self.close()
+            return
         try:
             self._stream = TokenStream(
                 self._slot.sequence,
@@ -84,15 +89,19 @@ class Generation(Iterator[Token]):
         return self
 
     def __next__(self) -> Token:
-        if self._stream is None:
-            self.start()
-        if self._stream is None or self._closed:
-            raise StopIteration
+        if not self._turn.acquire(blocking=False):
+            raise BusyError("another thread waits for this generation's next token")
         try:
+            self.start()
+            if self._stream is None or self._slot is None:
+                raise StopIteration
+            self._slot.holder = threading.get_ident()
             token = next(self._stream)
         except BaseException:
             self.close()
             raise
+        finally:
+            self._turn.release()
         self._texts.append(token.text)
         self._ids.append(token.id)
         return token
@@ -123,15 +132,13 @@ class Generation(Iterator[Token]):
         )
 
     def close(self) -> None:
-        """Ends the request. Idempotent."""
+        """Ends the request. Idempotent; from another thread it ends a waiting call, too."""
         self._closed = True
+        if self._stream is not None and not self._stream.close():
+            return  # the call that waits for a token ends now, and gives the slot back
         slot, self._slot = self._slot, None
-        try:
-            if self._stream is not None:
-                self._stream.close()
-        finally:
-            if slot is not None:
-                self._slots.give_back(slot)
+        if slot is not None:
+            self._slots.give_back(slot)
 
     def __enter__(self) -> Self:
         return self
@@ -161,5 +168,5 @@ def stop_strings(stop: str | bytes | Iterable[str | bytes] | None) -> list[bytes
             raise TypeError(f"stop must hold str or bytes, not {type(item).__name__}")
         if not item:
             raise ArgumentError("stop holds an empty string: it would end every generation at once")
-        texts.append(item.encode() if isinstance(item, str) else item)
+        texts.append(item.encode() if isinstance(item, str) else bytes(item))
     return texts

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Slot", "Slots"]
 
+WAIT_SLICE_S = 0.1
+
 
 class Slot:
     """A sequence, and the thread that its request was started in."""
@@ -32,24 +34,25 @@ class Slots:
         self._context = context
         self._slots: list[Slot] = []
         self._changed = threading.Condition()
+        self._waiting: set[int] = set()  # threads that want a slot
 
     def take(self, prompt: NDArray[np.int32]) -> Slot:
         """A slot for this prompt; where all are lent, waits until one is given back.
 
         Raises:
-            BusyError: this very thread holds them all, so that waiting would never end.
+            BusyError: waiting would never end: all are held by this thread, or by others that wait.
             ClosedError: the context is closed.
         """
         me = threading.get_ident()
         with self._changed:
             while (slot := self._free_slot(prompt)) is None:
-                if all(slot.holder == me for slot in self._slots):
+                if all(slot.holder in self._waiting | {me} for slot in self._slots):
                     raise BusyError(
-                        f"all {len(self._slots)} requests that n_parallel allows are unfinished in "
-                        "this thread: read them to their end, close them, or make the LLM with a "
-                        "larger n_parallel"
+                        f"all {len(self._slots)} requests that n_parallel allows are unfinished, and "
+                        "nobody is left to finish one: read them to their end, close them, or make "
+                        "the LLM with a larger n_parallel"
                     )
-                self._changed.wait()
+                self._wait(me)
             slot.holder = me
             return slot
 
@@ -57,6 +60,15 @@ class Slots:
         with self._changed:
             slot.holder = None
             self._changed.notify()
+
+    def _wait(self, me: int) -> None:
+        # In slices: a collection in this very thread may give a slot back between the look and the
+        # wait, and nobody would be there to hear of it.
+        self._waiting.add(me)
+        try:
+            self._changed.wait(WAIT_SLICE_S)
+        finally:
+            self._waiting.discard(me)
 
     def close(self) -> None:
         """Frees the sequences, and lets waiting requests see that the context was closed."""

@@ -44,6 +44,7 @@ cdef extern from "kollama.h" nogil:
         const char * const * cpu_paths, size_t n_cpu_paths, const char * const * other_paths,
         size_t n_other_paths)
     void kollama_runtime_shutdown()
+    void kollama_runtime_after_fork()
 
     ctypedef struct kollama_device:
         const char * name
@@ -219,7 +220,7 @@ cdef extern from "kollama.h" nogil:
         double prompt_seconds
         double generate_seconds
         kollama_finish finish
-        const char * incomplete
+        char incomplete[4]
         size_t incomplete_length
     kollama_status kollama_generation_init(
         kollama_sequence * seq, kollama_sampler * sampler, const int32_t * prompt,
@@ -227,5 +228,6 @@ cdef extern from "kollama.h" nogil:
     void kollama_generation_free(kollama_generation * gen)
     kollama_status kollama_generation_next(
         kollama_generation * gen, int32_t timeout_ms, kollama_event * event)
+    void kollama_generation_request_cancel(kollama_generation * gen)
     void kollama_generation_cancel(kollama_generation * gen)
     void kollama_generation_get_stats(kollama_generation * gen, kollama_generation_stats * stats)

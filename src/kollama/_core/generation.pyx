@@ -53,14 +53,16 @@ cdef class TokenStream:
         options.ignore_eos = params.boolean("ignore_eos", ignore_eos)
         options.ahead = params.integer("ahead", ahead, 1)
         cdef size_t n_stops = len(stop)
+        cdef bytes text
         cdef const char ** texts = <const char **> malloc((n_stops + 1) * sizeof(char *))
         cdef size_t * lengths = <size_t *> malloc((n_stops + 1) * sizeof(size_t))
         try:
             if texts == NULL or lengths == NULL:
                 raise MemoryError()
             for i in range(n_stops):
-                texts[i] = stop[i]
-                lengths[i] = len(stop[i])
+                text = stop[i]
+                texts[i] = text
+                lengths[i] = len(text)
             options.stops = texts
             options.stop_lengths = lengths
             options.n_stops = n_stops
@@ -107,18 +109,26 @@ cdef class TokenStream:
                      _FINISH[<int> event.finish])
 
     def close(self):
-        """Ends the generation within one graph and gives the sequence back. Idempotent."""
+        """Ends the generation within one graph and gives the sequence back. Idempotent.
+
+        Returns:
+            True, or False where another thread waits for a token: that call ends with StopIteration
+            and closes then.
+        """
         cdef kollama_generation * handle = self._handle
         if handle == NULL:
-            return
+            return True
         if self._waiting:
-            raise BusyError("another thread waits for this stream's next token")
-        self._handle = NULL
+            kollama_generation_request_cancel(handle)
+            return False
+        self._stats = _stats(handle)
+        self._handle = NULL  # first: another thread may come while the lock is released
         with nogil:
             kollama_generation_cancel(handle)
         self._stats = _stats(handle)
         with nogil:
             kollama_generation_free(handle)
+        return True
 
     @property
     def stats(self):

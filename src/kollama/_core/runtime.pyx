@@ -108,6 +108,12 @@ def ensure_initialised():
     drain_logs()
     _initialised = True
     atexit.register(_shutdown)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_after_fork)
+
+
+def _after_fork():
+    kollama_runtime_after_fork()
 
 
 def _shutdown():

@@ -7,6 +7,7 @@ cdef class Tokenizer:
     cdef kollama_vocab_info _info
     cdef object __weakref__
 
+    cdef kollama_model * handle(self) except NULL
     cdef bytes _decode_bytes(self, object ids, bint skip_special)
 
 

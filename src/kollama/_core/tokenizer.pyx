@@ -27,6 +27,11 @@ cdef class Tokenizer:
         kollama_vocab_get_info(model.handle(), &self._info)
         return self
 
+    cdef kollama_model * handle(self) except NULL:
+        if self._model is None:  # made by __new__, not by a model
+            raise TypeError("a Tokenizer belongs to a model: take model.tokenizer")
+        return self._model.handle()
+
     def encode(self, text, *, add_bos=False, parse_special=False):
         """The token ids of a text.
 
@@ -49,7 +54,7 @@ cdef class Tokenizer:
         cdef int32_t * tokens = NULL
         cdef size_t count = 0
         cdef kollama_status status
-        cdef kollama_model * model = self._model.handle()
+        cdef kollama_model * model = self.handle()
         kollama_model_pin(model)
         with nogil:
             status = kollama_tokenize(model, data, length, bos, special, &tokens, &count)
@@ -79,7 +84,7 @@ cdef class Tokenizer:
         cdef char * data = NULL
         cdef size_t length = 0
         cdef kollama_status status
-        cdef kollama_model * model = self._model.handle()
+        cdef kollama_model * model = self.handle()
         kollama_model_pin(model)
         with nogil:
             status = kollama_detokenize(model, tokens, count, skip_special, &data, &length)
@@ -103,9 +108,11 @@ cdef class Tokenizer:
             TokenError: the id is outside the vocabulary.
         """
         cdef const char * text = kollama_vocab_piece(
-            self._model.handle(), integer("token", token, -2**31))
+            self.handle(), integer("token", token, -2**31))
         if text == NULL:
-            raise TokenError(f"token id {token} is outside the vocabulary, 0 to {len(self) - 1}")
+            raise TokenError(
+                f"no piece has token id {token}: it is outside the vocabulary, 0 to "
+                f"{len(self) - 1}, or the file has none")
         return text.decode("utf-8", "replace")
 
     def id(self, piece):
@@ -115,7 +122,7 @@ cdef class Tokenizer:
             TokenError: there is none.
         """
         cdef bytes data = _utf8(piece)
-        cdef int32_t token = kollama_vocab_id(self._model.handle(), data, len(data))
+        cdef int32_t token = kollama_vocab_id(self.handle(), data, len(data))
         if token < 0:
             raise TokenError(f"no token has the piece {piece!r}")
         return token
@@ -137,10 +144,10 @@ cdef class Tokenizer:
 
     def is_eog(self, token):
         """Whether the token ends a generation: eos, an end of turn, and the like."""
-        return kollama_vocab_is_eog(self._model.handle(), integer("token", token, -2**31))
+        return kollama_vocab_is_eog(self.handle(), integer("token", token, -2**31))
 
     def __len__(self):
-        return kollama_model_n_vocab(self._model.handle())
+        return kollama_model_n_vocab(self.handle())
 
     def __repr__(self):
         return f"<kollama.Tokenizer of {self._model!r}>"
@@ -152,9 +159,9 @@ cdef class Decoder:
     """Token ids in, complete characters out: a Hangul syllable may arrive as three byte tokens."""
 
     def __cinit__(self, Tokenizer tokenizer not None, *, skip_special=False):
+        cdef bint skip = boolean("skip_special", skip_special)
+        self._handle = kollama_decoder_init(tokenizer.handle(), skip)
         self._model = tokenizer._model
-        self._handle = kollama_decoder_init(
-            self._model.handle(), boolean("skip_special", skip_special))
         if self._handle == NULL:
             raise MemoryError()
 
