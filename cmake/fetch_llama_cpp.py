@@ -66,7 +66,8 @@ def is_submodule() -> bool:
 def checkout_from(source: str, timeout: float | None = None) -> None:
     """Take COMMIT from a git repository, as the submodule or, without one, as a plain clone."""
     if is_submodule():
-        # Configured for this call only: .git/config keeps the upstream address.
+        git("submodule", "--quiet", "init", str(SUBMODULE))
+        # Another source is set for this call only: .git/config keeps the upstream address.
         git("-c", "protocol.file.allow=always", "-c", f"submodule.{SUBMODULE}.url={source}",
             "submodule", "update", "--init", "--depth", "1", str(SUBMODULE), timeout=timeout)
     else:

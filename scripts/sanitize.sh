@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Builds kollama's own code with sanitizers and runs the fast tests on it.
+#
+#   scripts/sanitize.sh [address,undefined] [pytest arguments]
+#
+# Needs gcc, and the `test` extra with scikit-build-core and cython in the active environment.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+kinds=${1:-address,undefined}
+shift || true
+build=$PWD/build/sanitize-${kinds//,/-}
+
+python -m pip install --quiet --no-build-isolation --no-deps --upgrade --target "$build/site" \
+    -C build-dir="$build/cmake" -C cmake.define.KOLLAMA_SANITIZE="$kinds" -C install.strip=false .
+
+case $kinds in
+    *thread*) runtime=libtsan.so ;;
+    *) runtime=libasan.so ;;
+esac
+# The runtime comes first, and libstdc++ with it: it must see the exceptions that csrc throws.
+export LD_PRELOAD="$(gcc -print-file-name=$runtime) $(gcc -print-file-name=libstdc++.so)"
+# Python's own memory at exit is no leak of ours: the live-handle counters look for those.
+export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1
+export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
+export PYTHONPATH="$build/site" PYTHONMALLOC=malloc
+exec python -m pytest "${@:-tests}"
