@@ -35,9 +35,9 @@ KOLLAMA_INLINE float exp_negative(float x) {
     p               = p * r + 1.6666665459e-1f;
     p               = p * r + 5.0000001201e-1f;
     p               = p * r * r + r + 1.0f;
-    int32_t bits;
+    uint32_t bits;
     std::memcpy(&bits, &sum, sizeof(bits));
-    bits = (bits + 127) << 23; // the low bits of sum hold n
+    bits = (bits + 127u) << 23; // the low bits of sum hold n
     float scale;
     std::memcpy(&scale, &bits, sizeof(scale));
     return p * scale;

@@ -48,9 +48,9 @@ class Slots:
             while (slot := self._free_slot(prompt)) is None:
                 if all(slot.holder in self._waiting | {me} for slot in self._slots):
                     raise BusyError(
-                        f"all {len(self._slots)} requests that n_parallel allows are unfinished, and "
-                        "nobody is left to finish one: read them to their end, close them, or make "
-                        "the LLM with a larger n_parallel"
+                        f"all {len(self._slots)} requests that n_parallel allows are unfinished, "
+                        "and nobody is left to finish one: read them to their end, close them, or "
+                        "make the LLM with a larger n_parallel"
                     )
                 self._wait(me)
             slot.holder = me
