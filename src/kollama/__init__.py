@@ -7,6 +7,7 @@ it is made of, for control of every token.
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 from ._core.context import Context
 from ._core.model import Model
@@ -71,14 +72,18 @@ __all__ = [
     "llama_version",
 ]
 
+if TYPE_CHECKING:
+    __version__: str
+else:
 
-def __getattr__(name: str) -> str:
-    # Reading the version of an installed package takes as long as the rest of this import.
-    if name == "__version__":
-        from importlib.metadata import version
+    def __getattr__(name: str) -> str:
+        # Reading the version of an installed package takes as long as the rest of this import.
+        if name == "__version__":
+            from importlib.metadata import version
 
-        return version("kollama")
-    raise AttributeError(f"module 'kollama' has no attribute {name!r}")
+            return version("kollama")
+        raise AttributeError(f"module 'kollama' has no attribute {name!r}")
+
 
 
 # A library is silent until its user asks for its log.

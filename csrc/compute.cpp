@@ -1,0 +1,134 @@
+// The engine's compute: batches into llama.cpp, and memory back to where it was when one fails. All of
+// it runs on the engine thread.
+
+#include "engine.h"
+
+#include <algorithm>
+
+namespace kollama {
+
+void engine::fill_batch(std::vector<batch_item> & items) {
+    tokens_.clear();
+    positions_.clear();
+    seq_ids_.clear();
+    outputs_.clear();
+    for (batch_item & item : items) {
+        for (size_t i = 0; i < item.n_tokens; i++) {
+            tokens_.push_back(item.tokens[i]);
+            positions_.push_back(static_cast<llama_pos>(item.seq->tokens.size() + i));
+            seq_ids_.push_back(item.seq->id);
+            outputs_.push_back(item.logits && i + 1 == item.n_tokens);
+        }
+        item.output = static_cast<int32_t>(tokens_.size()) - 1;
+    }
+    n_seq_ids_.assign(tokens_.size(), 1);
+    seq_id_ptrs_.resize(tokens_.size());
+    for (size_t i = 0; i < tokens_.size(); i++) {
+        seq_id_ptrs_[i] = &seq_ids_[i];
+    }
+}
+
+void engine::decode(std::vector<batch_item> & items) {
+    fill_batch(items);
+    llama_batch batch = {};
+    batch.n_tokens    = static_cast<int32_t>(tokens_.size());
+    batch.token       = tokens_.data();
+    batch.pos         = positions_.data();
+    batch.n_seq_id    = n_seq_ids_.data();
+    batch.seq_id      = seq_id_ptrs_.data();
+    batch.logits      = outputs_.data();
+
+    for (const batch_item & item : items) {
+        item.seq->tokens.reserve(item.seq->tokens.size() + item.n_tokens); // no failure once it is read
+    }
+    guard   g;
+    int32_t code;
+    try {
+        code = llama_decode(ctx_, batch);
+    } catch (const engine_failure &) {
+        abandoned_ = true;
+        throw;
+    }
+    if (code != 0) {
+        fail_decode(code, items, g.errors());
+    }
+    for (const batch_item & item : items) {
+        item.seq->tokens.insert(item.seq->tokens.end(), item.tokens, item.tokens + item.n_tokens);
+    }
+}
+
+// llama.cpp keeps the sub-batches that it finished: taking them back is up to us.
+void engine::restore(std::vector<batch_item> & items) {
+    for (batch_item & item : items) {
+        try {
+            rewind(*item.seq, item.seq->tokens.size());
+        } catch (const failure &) {
+            item.emptied = true;
+        }
+    }
+}
+
+void engine::fail_decode(int32_t code, std::vector<batch_item> & items, const std::string & errors) {
+    restore(items);
+    switch (code) {
+        case 1:
+            throw failure(KOLLAMA_ERROR_CONTEXT_FULL,
+                          format("the context is full: its %zu sequences share n_ctx=%zu tokens", slots_.size(), n_ctx_));
+        case 2:
+            throw_cancelled();
+        default:
+            throw failure(KOLLAMA_ERROR_DECODE, format("llama_decode failed with code %d%s%s", code,
+                                                       errors.empty() ? "" : ": ", errors.c_str()));
+    }
+}
+
+float * engine::logits_of(const batch_item & item) const {
+    float * row = llama_get_logits_ith(ctx_, item.output);
+    if (!row) {
+        throw failure(KOLLAMA_ERROR_DECODE, "llama.cpp computed no logits for the last token");
+    }
+    return row;
+}
+
+void engine::rewind(sequence & seq, size_t n_keep) {
+    llama_memory_t  memory   = llama_get_memory(ctx_);
+    const llama_pos n        = static_cast<llama_pos>(n_keep);
+    const llama_pos oldest   = std::max(0, n - llama_model_n_swa(model_->handle)); // that token n attends to
+    const auto      has_past = [&] { return llama_memory_seq_pos_min(memory, seq.id) <= oldest; };
+    if (n_keep == 0) {
+        llama_memory_seq_rm(memory, seq.id, -1, -1);
+    } else if (!has_past() || !llama_memory_seq_rm(memory, seq.id, n, -1)) {
+        // A recurrent state has no past to go back to, nor has a pruned window (swa_full=False).
+        llama_memory_seq_rm(memory, seq.id, -1, -1);
+        seq.tokens.clear();
+        seq.row_valid = false;
+        throw failure(KOLLAMA_ERROR_DECODE, "this model's memory cannot drop its last tokens: the sequence is now empty");
+    }
+    if (n_keep < seq.tokens.size()) {
+        seq.tokens.resize(n_keep);
+        seq.row_valid = false;
+    }
+}
+
+void engine::fork(const sequence & src, sequence & dst) {
+    llama_memory_seq_cp(llama_get_memory(ctx_), src.id, dst.id, -1, -1);
+    dst.tokens = src.tokens;
+    if (src.row_valid) {
+        dst.row         = new kollama_row(n_vocab_);
+        dst.row->logits = src.row->logits;
+        dst.row_valid   = true;
+    }
+}
+
+const std::vector<int32_t> & engine::eog_tokens() {
+    if (eog_tokens_.empty()) {
+        for (int32_t id = 0; id < static_cast<int32_t>(n_vocab_); id++) {
+            if (llama_vocab_is_eog(model_->vocab, id)) {
+                eog_tokens_.push_back(id);
+            }
+        }
+    }
+    return eog_tokens_;
+}
+
+} // namespace kollama
