@@ -43,7 +43,7 @@ def test_the_stream_is_what_a_loop_by_hand_gives(llm: kollama.LLM, context: Call
 def test_ids_as_prompt(llm: kollama.LLM) -> None:
     ids = llm.tokenizer.encode(PROMPT, add_bos=True)
     as_text = llm.complete(PROMPT, max_tokens=20, seed=5)
-    for prompt in (ids, ids.tolist(), ids.astype(np.int64)):
+    for prompt in (ids, ids.tolist(), tuple(ids.tolist()), list(ids), ids.astype(np.int64)):
         assert llm.complete(prompt, max_tokens=20, seed=5).text == as_text.text
 
 
@@ -174,6 +174,9 @@ def test_a_list_of_prompts(llm: kollama.LLM) -> None:
     together = llm.complete(prompts, max_tokens=12, temperature=0)
     alone = [llm.complete(prompt, max_tokens=12, temperature=0) for prompt in prompts]
     assert [done.text for done in together] == [done.text for done in alone]
+    by_id = [llm.tokenizer.encode(prompt, add_bos=True) for prompt in prompts]
+    for batch in (by_id, [ids.tolist() for ids in by_id]):
+        assert [done.text for done in llm.complete(batch, max_tokens=12, temperature=0)] == [done.text for done in alone]
 
 
 def test_streams_side_by_side(llm: kollama.LLM) -> None:
@@ -283,7 +286,7 @@ def test_wrong_options(llm: kollama.LLM, options: dict[str, object], error: type
 @pytest.mark.parametrize(
     ("prompt", "error"),
     [(None, TypeError), (3, TypeError), ([1.5], TypeError), ([-1], kollama.TokenError), ([10**7], kollama.TokenError),
-     ("가\ud800", kollama.TokenError), ([], ValueError)],
+     ("가\ud800", kollama.TokenError), ([], ValueError), (np.zeros((2, 2), np.int32), ValueError), ([2**40], kollama.TokenError)],
 )
 def test_wrong_prompts(llm: kollama.LLM, prompt: object, error: type[Exception]) -> None:
     with pytest.raises(error):

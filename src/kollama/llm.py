@@ -6,12 +6,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from types import NoneType, TracebackType
-from typing import TYPE_CHECKING, Literal, Self, Unpack, overload
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast, overload
 
 from . import chat as chat_templates
 from ._core.context import Context
+from ._core.memory import token_ids
 from ._core.model import Model
 from ._core.sampler import Sampler
 from ._core.tokenizer import Tokenizer
@@ -22,6 +21,7 @@ from .slots import Slots
 from .types import Completion
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     _Path = str | bytes | PathLike[str] | PathLike[bytes]
@@ -133,25 +133,19 @@ class LLM:
 
     @overload
     def complete(
-        self, prompt: str | bytes | NDArray[np.integer], *, max_tokens: int | None = 256,
-        stop: _Stop = None, ignore_eos: bool = False, sampler: Sampler | None = None,
-        **sampling: Unpack[Sampling],
+        self, prompt: str | bytes | list[int] | NDArray[np.integer], *,
+        max_tokens: int | None = 256, stop: _Stop = None, ignore_eos: bool = False,
+        sampler: Sampler | None = None, **sampling: Unpack[Sampling],
     ) -> Completion: ...
     @overload
     def complete(
-        self, prompt: list[int], *, max_tokens: int | None = 256,
-        stop: _Stop = None, ignore_eos: bool = False, sampler: Sampler | None = None,
-        **sampling: Unpack[Sampling],
-    ) -> Completion: ...
-    @overload
-    def complete(
-        self, prompt: list[str], *, max_tokens: int | None = 256,
-        stop: _Stop = None, ignore_eos: bool = False, sampler: Sampler | None = None,
-        **sampling: Unpack[Sampling],
+        self, prompt: list[str] | list[bytes] | list[list[int]] | list[NDArray[np.integer]], *,
+        max_tokens: int | None = 256, stop: _Stop = None, ignore_eos: bool = False,
+        sampler: Sampler | None = None, **sampling: Unpack[Sampling],
     ) -> list[Completion]: ...
     def complete(
         self,
-        prompt: _Prompt | list[str],
+        prompt: _Prompt | list[Any],
         *,
         max_tokens: int | None = 256,
         stop: _Stop = None,
@@ -163,7 +157,8 @@ class LLM:
 
         Arguments and errors are those of generate. A sampler cannot serve several prompts.
         """
-        if not isinstance(prompt, list) or not prompt or isinstance(prompt[0], int):
+        several = isinstance(prompt, list) and prompt and hasattr(prompt[0], "__len__")
+        if not several:
             generation = self._generation(self._prompt_ids(prompt), max_tokens, stop, ignore_eos,
                                           sampler, sampling)
             with generation:
@@ -172,7 +167,7 @@ class LLM:
             raise ArgumentError("a sampler serves one stream at a time: pass its keywords instead")
         requests = [
             self._generation(self._prompt_ids(text), max_tokens, stop, ignore_eos, None, sampling)
-            for text in prompt
+            for text in cast("list[_Prompt]", prompt)
         ]
         return self._run_together(requests)
 
@@ -240,14 +235,12 @@ class LLM:
                 generation.close()
         return done
 
-    def _prompt_ids(self, prompt: _Prompt | list[str]) -> NDArray[np.int32]:
+    def _prompt_ids(self, prompt: _Prompt) -> NDArray[np.int32]:
         tokenizer = self.tokenizer
         if isinstance(prompt, (str, bytes)):
             ids = tokenizer.encode(prompt, add_bos=tokenizer.add_bos)
         else:
-            ids = np.asarray(prompt)
-            if ids.size and ids.dtype.kind not in "iu":
-                raise TypeError("prompt must be text or token ids")
+            ids = token_ids(prompt)
         if ids.size == 0:
             raise ArgumentError("the prompt is empty, and the model has no bos to begin with")
         return ids

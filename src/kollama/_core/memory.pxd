@@ -6,7 +6,6 @@ cdef class Buffer:
     cdef void * _data
     cdef kollama_row * _row
     cdef Py_ssize_t _count
-    cdef bint _floats
 
 
 cdef object take_tokens(int32_t * tokens, size_t count)

@@ -1,5 +1,9 @@
 import sys
+from collections.abc import Iterable
 from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
 
 __pyx_capi__: dict[str, object]
 
@@ -9,3 +13,5 @@ class Buffer:
     if sys.version_info >= (3, 12):
         def __buffer__(self, flags: int, /) -> memoryview: ...
         def __release_buffer__(self, buffer: memoryview, /) -> None: ...
+
+def token_ids(ids: Iterable[int] | NDArray[np.integer]) -> NDArray[np.int32]: ...

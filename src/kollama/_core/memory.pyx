@@ -54,6 +54,11 @@ cdef object take_row(kollama_row * row):
     return np.frombuffer(buffer, np.float32)
 
 
+def token_ids(ids):
+    """ids as a contiguous int32 array of one dimension; an int32 array is not copied."""
+    return as_tokens(ids)
+
+
 cdef object as_tokens(object ids):
     """ids as a contiguous int32 array of one dimension; an int32 array is not copied."""
     if isinstance(ids, (str, bytes)):
