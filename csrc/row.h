@@ -3,6 +3,7 @@
 #pragma once
 
 #include "internal.h"
+#include "row_kernels.h"
 
 struct kollama_row : kollama::counted<KOLLAMA_HANDLE_ROW> {
     std::vector<float> logits;
@@ -12,8 +13,6 @@ struct kollama_row : kollama::counted<KOLLAMA_HANDLE_ROW> {
 };
 
 namespace kollama {
-
-constexpr size_t ROW_BLOCK = 64; // floats whose maximum stands for them
 
 struct row_peak {
     float  value = 0;   // the largest logit

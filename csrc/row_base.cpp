@@ -1,0 +1,2 @@
+#define NAME row_kernels_base
+#include "row_kernels.inc"
