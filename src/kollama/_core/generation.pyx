@@ -21,9 +21,10 @@ _FINISH = {
     KOLLAMA_FINISH_CANCELLED: "cancelled",
 }
 
-# Tokens computed before they are asked for. Where every core computes, Python's thread may get its
-# turn only some tokens later; an engine that waits for it loses 5 % with 2, 4 % with 4, nothing with 16
-# (SmolLM2-135M, 2 threads on 2 cores). A stream that is closed early has computed that much for nothing.
+# Tokens computed before they are asked for. Where every core computes, Python's thread may get
+# its turn only some tokens later; an engine that waits for it loses 5 % with 2, 4 % with 4, and
+# nothing with 16 (SmolLM2-135M, 2 threads on 2 cores). A stream that is closed early has computed
+# that much for nothing.
 STREAM_AHEAD = 16
 
 
