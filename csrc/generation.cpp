@@ -86,8 +86,8 @@ kollama_finish generation::take(engine & e, int32_t token) {
     if (llama_vocab_is_eog(e.model()->vocab, token)) {
         how = KOLLAMA_FINISH_EOS;
     } else {
-        std::string piece;
-        append_piece(e.model(), token, true, piece);
+        const tokenizer &      t     = *e.model()->tokenizer;
+        const std::string_view piece = t.vocab.special[static_cast<size_t>(token)] ? "" : t.texts().bytes(token);
         if (stops.push(piece, bytes)) {
             how = KOLLAMA_FINISH_STOP;
         } else if ((max_tokens >= 0 && n_sampled >= static_cast<size_t>(max_tokens)) || seq->tokens.size() >= e.n_ctx()) {
@@ -318,6 +318,7 @@ kollama_status kollama_generation_init(kollama_sequence * seq, kollama_sampler *
     return guarded([&] {
         auto gen        = std::make_shared<generation>();
         gen->seq        = seq->state;
+        gen->utf8       = utf8_stream(seq->engine->model()->tokenizer->text.replaces_each_byte);
         gen->max_tokens = params->max_tokens;
         gen->ignore_eos = params->ignore_eos;
         gen->ahead      = std::max(1, params->ahead);

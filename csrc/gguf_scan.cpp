@@ -130,9 +130,12 @@ std::string scalar(reader & in, uint32_t type) {
     }
 }
 
-std::string array(reader & in, const std::string & key) {
+std::string array(reader & in, const std::string & key, kollama_gguf::entry & entry) {
     const uint32_t type  = in.number<uint32_t>("an array's type");
     const uint64_t count = in.number<uint64_t>("an array's length");
+    entry.array_type     = type;
+    entry.array_count    = count;
+    entry.array_offset   = in.offset();
     if (type == GGUF_TYPE_STRING) {
         for (uint64_t i = 0; i < count; i++) {
             in.skip(in.number<uint64_t>("a string's length"), "a string");
@@ -155,7 +158,7 @@ void read_entry(reader & in, kollama_gguf & out) {
     if (type == GGUF_TYPE_STRING) {
         entry.value = in.text(in.left(), "a string");
     } else if (type == GGUF_TYPE_ARRAY) {
-        entry.value = array(in, entry.key);
+        entry.value = array(in, entry.key, entry);
     } else if (scalar_size(type)) {
         entry.value = scalar(in, type);
     } else {
@@ -269,6 +272,29 @@ kollama_gguf scan(reader & in) {
 
 } // namespace
 
+void read_strings(const std::string & path, const kollama_gguf::entry & array, const std::function<void(std::string &)> & take) {
+    reader in(path);
+    in.skip(array.array_offset, "an array");
+    std::string text;
+    for (uint64_t i = 0; i < array.array_count; i++) {
+        const uint64_t length = in.number<uint64_t>("a string's length");
+        in.need(length, "a string");
+        text.resize(length);
+        in.read(text.data(), length, "a string");
+        take(text);
+    }
+}
+
+std::vector<char> read_array(const std::string & path, const kollama_gguf::entry & array) {
+    reader            in(path);
+    std::vector<char> bytes;
+    in.skip(array.array_offset, "an array");
+    in.need(array.array_count * scalar_size(array.array_type), "an array");
+    bytes.resize(array.array_count * scalar_size(array.array_type));
+    in.read(bytes.data(), bytes.size(), "an array");
+    return bytes;
+}
+
 kollama_gguf scan_gguf(const std::string & path) {
     try {
         reader in(path);
@@ -287,6 +313,15 @@ const std::string * kollama_gguf::find(const std::string & key) const {
     for (const auto & entry : entries) {
         if (entry.key == key) {
             return &entry.value;
+        }
+    }
+    return nullptr;
+}
+
+const kollama_gguf::entry * kollama_gguf::find_array(const std::string & key, gguf_type type) const {
+    for (const auto & entry : entries) {
+        if (entry.key == key && entry.array_offset != 0 && entry.array_type == static_cast<uint32_t>(type)) {
+            return &entry;
         }
     }
     return nullptr;

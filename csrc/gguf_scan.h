@@ -5,9 +5,16 @@
 
 #include "internal.h"
 
+#include "gguf.h"
+
+#include <functional>
+
 struct kollama_gguf {
     struct entry {
         std::string key, value;
+        // Of an array: the type of its elements, how many, and the file offset of the first.
+        uint32_t array_type  = 0;
+        uint64_t array_count = 0, array_offset = 0;
     };
 
     struct tensor {
@@ -26,11 +33,16 @@ struct kollama_gguf {
     std::vector<tensor> tensors;
 
     const std::string * find(const std::string & key) const;
+    const entry *       find_array(const std::string & key, gguf_type type) const; // null: none of this type
 };
 
 namespace kollama {
 
 // Throws failure: IO where the file cannot be read, FORMAT where it is not a sound GGUF.
 kollama_gguf scan_gguf(const std::string & path);
+
+// The elements of an array that the scan has found.
+void read_strings(const std::string & path, const kollama_gguf::entry & array, const std::function<void(std::string &)> & take);
+std::vector<char> read_array(const std::string & path, const kollama_gguf::entry & array);
 
 } // namespace kollama

@@ -36,6 +36,7 @@ typedef struct kollama_row        kollama_row;
 typedef struct kollama_sampler    kollama_sampler;
 typedef struct kollama_generation kollama_generation;
 typedef struct kollama_job        kollama_job;
+typedef struct kollama_tokenizer  kollama_tokenizer;
 typedef struct kollama_decoder    kollama_decoder;
 typedef struct kollama_gguf       kollama_gguf;
 
@@ -104,6 +105,7 @@ typedef enum kollama_handle_kind {
     KOLLAMA_HANDLE_SAMPLER,
     KOLLAMA_HANDLE_GENERATION,
     KOLLAMA_HANDLE_JOB,
+    KOLLAMA_HANDLE_TOKENIZER,
     KOLLAMA_HANDLE_DECODER,
     KOLLAMA_HANDLE_KINDS,
 } kollama_handle_kind;
@@ -155,6 +157,7 @@ typedef struct kollama_model_params {
     kollama_load_mode load_mode;
     bool              mlock;
     bool              vocab_only;
+    const char *      tokenizer;    // path of a tokenizer.json that replaces the file's rules, or NULL
     kollama_progress  progress;
     void *            progress_user;
 } kollama_model_params;
@@ -182,30 +185,61 @@ KOLLAMA_API int32_t  kollama_model_meta_key   (const kollama_model * model, int3
 KOLLAMA_API int32_t  kollama_model_meta_value (const kollama_model * model, int32_t index, char * buf, size_t size);
 KOLLAMA_API const char * kollama_model_chat_template(const kollama_model * model); // NULL: none
 
-// ---- tokens --------------------------------------------------------------------------------------
-// Callable from any thread, on a pinned model.
+// ---- tokenizer -----------------------------------------------------------------------------------
+// Immutable; callable from any thread.
 
-KOLLAMA_API kollama_status kollama_tokenize(
-    kollama_model * model, const char * text, size_t length, bool add_bos, bool parse_special,
-    int32_t ** tokens, size_t * n_tokens); // free with kollama_free
-KOLLAMA_API kollama_status kollama_detokenize(
-    kollama_model * model, const int32_t * tokens, size_t n_tokens, bool skip_special,
-    char ** bytes, size_t * length);       // free with kollama_free
+// Reads a tokenizer.json, a GGUF or a legacy GGML file. kollama_runtime_init must have run for a GGUF.
+KOLLAMA_API kollama_status kollama_tokenizer_load(const char * path, kollama_tokenizer ** out);
+// The model's own: a handle that shares it. llama.cpp's kinds of vocabulary need the model alive.
+KOLLAMA_API kollama_status kollama_model_tokenizer(const kollama_model * model, kollama_tokenizer ** out);
+KOLLAMA_API void           kollama_tokenizer_free (kollama_tokenizer * tokenizer);
 
-typedef struct kollama_vocab_info {
-    int32_t bos, eos;           // -1: none
-    bool    add_bos;            // the model asks for it
-    bool    add_space_prefix;   // encoding adds one leading space, so decoding drops one
-} kollama_vocab_info;
+typedef struct kollama_tokenizer_info {
+    int32_t n_tokens;
+    int32_t bos, eos;   // -1: none
+    bool    add_bos;    // the file asks for it
+    bool    is_native;  // not done by llama.cpp
+} kollama_tokenizer_info;
 
-KOLLAMA_API void           kollama_vocab_get_info(const kollama_model * model, kollama_vocab_info * info);
-KOLLAMA_API bool           kollama_vocab_is_eog  (const kollama_model * model, int32_t token);
-KOLLAMA_API const char *   kollama_vocab_piece   (const kollama_model * model, int32_t token); // NULL: no such id
-KOLLAMA_API int32_t        kollama_vocab_id      (kollama_model * model, const char * piece, size_t length); // -1: none
+KOLLAMA_API void kollama_tokenizer_get_info(const kollama_tokenizer * tokenizer, kollama_tokenizer_info * info);
+KOLLAMA_API bool kollama_token_is_eog(const kollama_tokenizer * tokenizer, int32_t token);
+// The vocabulary's own text of an id; false where there is none.
+KOLLAMA_API bool    kollama_token_piece(const kollama_tokenizer * tokenizer, int32_t token, const char ** piece, size_t * length);
+KOLLAMA_API int32_t kollama_token_id   (const kollama_tokenizer * tokenizer, const char * piece, size_t length); // -1: none
 
-// Incremental UTF-8: bytes in, complete characters out; what no continuation can complete becomes
-// U+FFFD, one for each maximal part (Unicode 15, table 3-8; as Python's errors="replace").
-KOLLAMA_API kollama_decoder * kollama_decoder_init(kollama_model * model, bool skip_special);
+typedef enum kollama_text_encoding {
+    KOLLAMA_UTF8,
+    KOLLAMA_UTF16, // in the byte order of the machine, without a mark of it
+} kollama_text_encoding;
+
+typedef struct kollama_text {
+    const void *          data;
+    size_t                size; // bytes
+    kollama_text_encoding encoding;
+} kollama_text;
+
+typedef struct kollama_encode_params {
+    bool add_bos;
+    bool parse_special; // special tokens in the text are read as tokens
+} kollama_encode_params;
+
+// tokens, and where offsets is not NULL two character offsets for each: free with kollama_free.
+KOLLAMA_API kollama_status kollama_encode(
+    const kollama_tokenizer * tokenizer, const kollama_text * text, const kollama_encode_params * params,
+    int32_t ** tokens, size_t * n_tokens, int32_t ** offsets);
+// The tokens of all texts one after another; ends[i]: where those of text i end.
+KOLLAMA_API kollama_status kollama_encode_batch(
+    const kollama_tokenizer * tokenizer, const kollama_text * texts, size_t n_texts,
+    const kollama_encode_params * params, int32_t n_threads, int32_t ** tokens, size_t * ends);
+
+// UTF-8: the bytes as the tokens have them. UTF-16: text, in which bytes that are not valid UTF-8
+// are U+FFFD. text lies in memory, which is freed with kollama_free.
+KOLLAMA_API kollama_status kollama_decode(
+    const kollama_tokenizer * tokenizer, const int32_t * tokens, size_t n_tokens, bool skip_special,
+    kollama_text_encoding encoding, char ** memory, const char ** text, size_t * size);
+
+// Incremental: tokens in, complete characters out, as UTF-8.
+KOLLAMA_API kollama_decoder * kollama_decoder_init(const kollama_tokenizer * tokenizer, bool skip_special);
 KOLLAMA_API void              kollama_decoder_free(kollama_decoder * decoder);
 // text stays valid until the next call.
 KOLLAMA_API kollama_status    kollama_decoder_push (kollama_decoder * decoder, int32_t token, const char ** text, size_t * length);

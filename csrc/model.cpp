@@ -1,6 +1,7 @@
 #include "model.h"
 
 #include "gguf_scan.h"
+#include "tokenizer/read_gguf.h"
 
 #include <algorithm>
 #include <cctype>
@@ -65,6 +66,32 @@ bool on_progress(float done, void * user) {
     return !state->stopped;
 }
 
+// The tokenizer of a model: native where its vocabulary is of a kind done here, else llama.cpp's.
+std::shared_ptr<const tokenizer> make_tokenizer(const kollama_model & model, const std::string & path, const kollama_gguf & gguf,
+                                                const char * replacement) {
+    auto own = std::make_shared<tokenizer>();
+    if (read_gguf_vocabulary(path, gguf, *own) && own->vocab.size() == static_cast<size_t>(llama_vocab_n_tokens(model.vocab))) {
+        take_ends(model.vocab, own->vocab);
+    } else {
+        own = std::make_shared<tokenizer>();
+        wrap_llama_vocabulary(model.vocab, gguf_adds_space(gguf, model.vocab), nullptr, *own);
+    }
+    if (!replacement) {
+        return own;
+    }
+    auto other = read_tokenizer(replacement);
+    try {
+        check_same_pieces(own->vocab, other->vocab);
+    } catch (const failure & e) {
+        throw failure(e.status, std::string(replacement) + ": does not fit the model: " + e.what());
+    }
+    other->vocab.bos     = own->vocab.bos; // what a model was trained to begin and end with is its own
+    other->vocab.eos     = own->vocab.eos;
+    other->vocab.add_bos = own->vocab.add_bos;
+    other->vocab.eog     = own->vocab.eog;
+    return other;
+}
+
 void load(const char * const * paths, size_t n_paths, const kollama_model_params & params, kollama_model ** out) {
     const kollama_gguf    first = scan_gguf(paths[0]);
     for (size_t i = 1; i < n_paths; i++) {
@@ -93,10 +120,29 @@ void load(const char * const * paths, size_t n_paths, const kollama_model_params
     model->vocab     = llama_model_get_vocab(model->handle);
     model->uses_mmap = !params.vocab_only && (mode == LLAMA_LOAD_MODE_MMAP || mode == LLAMA_LOAD_MODE_MMAP_MLOCK);
     model->vocab_only = params.vocab_only;
-    *out              = model.release();
+    try {
+        model->tokenizer = make_tokenizer(*model, paths[0], first, params.tokenizer);
+    } catch (...) {
+        llama_model_free(model->handle);
+        throw;
+    }
+    *out = model.release();
 }
 
 } // namespace
+
+void check_token(const kollama_model * model, int32_t token) {
+    const int32_t n_vocab = llama_vocab_n_tokens(model->vocab);
+    if (token < 0 || token >= n_vocab) {
+        throw failure(KOLLAMA_ERROR_TOKEN, format("token id %d is outside the vocabulary, 0 to %d", token, n_vocab - 1));
+    }
+}
+
+bool gguf_adds_space(const kollama_gguf & gguf, const llama_vocab * vocab) {
+    const std::string * said = gguf.find("tokenizer.ggml.add_space_prefix");
+    return said ? *said == "true" : llama_vocab_type(vocab) == LLAMA_VOCAB_TYPE_SPM;
+}
+
 } // namespace kollama
 
 using namespace kollama;
@@ -120,6 +166,14 @@ kollama_status kollama_model_free(kollama_model * model) {
     return guarded([&] {
         llama_model_free(model->handle);
         delete model;
+    });
+}
+
+kollama_status kollama_model_tokenizer(const kollama_model * model, kollama_tokenizer ** out) {
+    return guarded([&] {
+        auto handle       = std::make_unique<kollama_tokenizer>();
+        handle->tokenizer = model->tokenizer;
+        *out              = handle.release();
     });
 }
 

@@ -1,9 +1,7 @@
 #pragma once
 
-#include "internal.h"
-
-#include <mutex>
-#include <unordered_map>
+#include "gguf_scan.h"
+#include "tokenizer/tokenizer.h"
 
 struct kollama_model : kollama::counted<KOLLAMA_HANDLE_MODEL> {
     llama_model *       handle = nullptr;
@@ -13,9 +11,7 @@ struct kollama_model : kollama::counted<KOLLAMA_HANDLE_MODEL> {
     std::atomic<int>    n_contexts{0};
     std::atomic<int>    n_pins{0};
 
-    // piece -> id, built at the first look-up
-    std::once_flag                                pieces_once;
-    std::unordered_map<std::string_view, int32_t> pieces;
+    std::shared_ptr<const kollama::tokenizer> tokenizer;
 };
 
 namespace kollama {
@@ -23,7 +19,8 @@ namespace kollama {
 // Throws KOLLAMA_ERROR_TOKEN for an id outside the vocabulary.
 void check_token(const kollama_model * model, int32_t token);
 
-// Appends the bytes of a token's text. skip_special leaves out control tokens.
-void append_piece(const kollama_model * model, int32_t token, bool skip_special, std::string & out);
+// Whether encoding with a vocabulary puts a space in front: the file's word for it, else what
+// llama.cpp takes for the kind.
+bool gguf_adds_space(const kollama_gguf & gguf, const llama_vocab * vocab);
 
 } // namespace kollama

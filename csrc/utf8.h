@@ -11,17 +11,22 @@ namespace kollama {
 
 class utf8_stream {
   public:
-    // Appends to out the characters that bytes completes. What no continuation can complete becomes
-    // U+FFFD, one for each maximal part (Unicode 15, table 3-8).
+    // Bytes that no continuation can complete become U+FFFD: one for each of them where each_byte
+    // (as tokenizers' ByteFallback replaces them), else one for each maximal part of a character
+    // (Unicode 15, table 3-8; as Python's and Rust's decoders).
+    explicit utf8_stream(bool each_byte = false) : each_byte_(each_byte) {}
+
+    // Appends to out the characters that bytes completes.
     void push(std::string_view bytes, std::string & out);
 
     // The bytes of a character that has begun and not ended.
     std::string_view incomplete() const { return { held_, n_held_ }; }
 
-    // Gives up on them: they become one U+FFFD.
+    // Gives up on them.
     void flush(std::string & out);
 
   private:
+    bool   each_byte_;
     char   held_[4];
     size_t n_held_ = 0;
 };

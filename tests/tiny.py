@@ -31,6 +31,12 @@ def vocabulary() -> tuple[list[str], list[float], list[int]]:
     return pieces, [-float(i) for i in range(len(pieces))], [int(kind) for kind in kinds]
 
 
+def replace_each_byte(data: bytes) -> str:
+    """data as text, with one U+FFFD for each byte that is part of no character."""
+    kept = data.decode("utf-8", "surrogateescape")  # such a byte becomes one lone surrogate
+    return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in kept)
+
+
 def _add_vocabulary(writer: gguf.GGUFWriter) -> int:
     pieces, scores, types = vocabulary()
     writer.add_tokenizer_model("llama")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import operator
 import os
+from pathlib import Path
 from typing import Any
 
-from .errors import ArgumentError
+from .errors import ArgumentError, ModelLoadError, ModelNotFoundError
 
-__all__ = ["boolean", "choice", "integer", "number", "paths_of", "seed_of"]
+__all__ = ["boolean", "check_file", "choice", "integer", "number", "paths_of", "seed_of"]
 
 INT32_MAX = 2**31 - 1
 SEED_MAX = 2**32 - 1
@@ -67,3 +68,11 @@ def paths_of(path: Any) -> list[str]:
     if not given:
         raise ArgumentError("the list of model files is empty")
     return [os.fsdecode(item) for item in given]
+
+
+def check_file(path: str, kind: str) -> None:
+    """Raises where there is no file at path."""
+    if Path(path).is_dir():
+        raise ModelLoadError(f"{path}: is a directory, not a {kind} file")
+    if not Path(path).exists():
+        raise ModelNotFoundError(f"{path}: there is no such file")

@@ -17,6 +17,8 @@ cdef extern from "kollama.h" nogil:
         pass
     ctypedef struct kollama_job:
         pass
+    ctypedef struct kollama_tokenizer:
+        pass
     ctypedef struct kollama_decoder:
         pass
     ctypedef struct kollama_gguf:
@@ -69,6 +71,7 @@ cdef extern from "kollama.h" nogil:
         KOLLAMA_HANDLE_SAMPLER
         KOLLAMA_HANDLE_GENERATION
         KOLLAMA_HANDLE_JOB
+        KOLLAMA_HANDLE_TOKENIZER
         KOLLAMA_HANDLE_DECODER
         KOLLAMA_HANDLE_KINDS
     int64_t kollama_live_handles(kollama_handle_kind kind)
@@ -103,6 +106,7 @@ cdef extern from "kollama.h" nogil:
         kollama_load_mode load_mode
         bint mlock
         bint vocab_only
+        const char * tokenizer
         kollama_progress progress
         void * progress_user
     kollama_status kollama_model_load(
@@ -125,23 +129,51 @@ cdef extern from "kollama.h" nogil:
     int32_t kollama_model_meta_value(
         const kollama_model * model, int32_t index, char * buf, size_t size)
     const char * kollama_model_chat_template(const kollama_model * model)
-    kollama_status kollama_tokenize(
-        kollama_model * model, const char * text, size_t length, bint add_bos,
-        bint parse_special, int32_t ** tokens, size_t * n_tokens)
-    kollama_status kollama_detokenize(
-        kollama_model * model, const int32_t * tokens, size_t n_tokens, bint skip_special,
-        char ** bytes, size_t * length)
+    kollama_status kollama_tokenizer_load(const char * path, kollama_tokenizer ** out)
+    kollama_status kollama_model_tokenizer(
+        const kollama_model * model, kollama_tokenizer ** out)
+    void kollama_tokenizer_free(kollama_tokenizer * tokenizer)
 
-    ctypedef struct kollama_vocab_info:
+    ctypedef struct kollama_tokenizer_info:
+        int32_t n_tokens
         int32_t bos
         int32_t eos
         bint add_bos
-        bint add_space_prefix
-    void kollama_vocab_get_info(const kollama_model * model, kollama_vocab_info * info)
-    bint kollama_vocab_is_eog(const kollama_model * model, int32_t token)
-    const char * kollama_vocab_piece(const kollama_model * model, int32_t token)
-    int32_t kollama_vocab_id(kollama_model * model, const char * piece, size_t length)
-    kollama_decoder * kollama_decoder_init(kollama_model * model, bint skip_special)
+        bint is_native
+    void kollama_tokenizer_get_info(
+        const kollama_tokenizer * tokenizer, kollama_tokenizer_info * info)
+    bint kollama_token_is_eog(const kollama_tokenizer * tokenizer, int32_t token)
+    bint kollama_token_piece(
+        const kollama_tokenizer * tokenizer, int32_t token, const char ** piece,
+        size_t * length)
+    int32_t kollama_token_id(
+        const kollama_tokenizer * tokenizer, const char * piece, size_t length)
+
+    ctypedef enum kollama_text_encoding:
+        KOLLAMA_UTF8
+        KOLLAMA_UTF16
+
+    ctypedef struct kollama_text:
+        const void * data
+        size_t size
+        kollama_text_encoding encoding
+
+    ctypedef struct kollama_encode_params:
+        bint add_bos
+        bint parse_special
+    kollama_status kollama_encode(
+        const kollama_tokenizer * tokenizer, const kollama_text * text,
+        const kollama_encode_params * params, int32_t ** tokens, size_t * n_tokens,
+        int32_t ** offsets)
+    kollama_status kollama_encode_batch(
+        const kollama_tokenizer * tokenizer, const kollama_text * texts, size_t n_texts,
+        const kollama_encode_params * params, int32_t n_threads, int32_t ** tokens, size_t * ends)
+    kollama_status kollama_decode(
+        const kollama_tokenizer * tokenizer, const int32_t * tokens, size_t n_tokens,
+        bint skip_special, kollama_text_encoding encoding, char ** memory, const char ** text,
+        size_t * size)
+    kollama_decoder * kollama_decoder_init(
+        const kollama_tokenizer * tokenizer, bint skip_special)
     void kollama_decoder_free(kollama_decoder * decoder)
     kollama_status kollama_decoder_push(
         kollama_decoder * decoder, int32_t token, const char ** text, size_t * length)

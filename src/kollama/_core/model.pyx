@@ -11,7 +11,7 @@ import weakref
 
 from kollama import params
 from kollama._core import runtime
-from kollama.errors import ClosedError, ModelLoadError, ModelNotFoundError
+from kollama.errors import ClosedError, ModelLoadError
 from kollama.progress import progress_bar
 
 
@@ -30,14 +30,6 @@ cdef int _on_progress(float done, void * user) noexcept with gil:
     except BaseException as error:
         progress.error = error
         return False
-
-
-def _check_paths(paths):
-    for path in paths:
-        if os.path.isdir(path):
-            raise ModelLoadError(f"{path}: is a directory, not a model file")
-        if not os.path.exists(path):
-            raise ModelNotFoundError(f"{path}: there is no such file")
 
 
 def _gpu_layers(value):
@@ -64,28 +56,38 @@ cdef class Model:
             an order of its own (Q4_0, Q4_K, IQ4_NL, MXFP4), since a mapping would hold them twice.
         mlock: keep the weights from being swapped out.
         vocab_only: load no weights; for tokenizing and metadata.
+        tokenizer: path of a tokenizer.json with the rules that the pieces of this model were made
+            by, in place of those of the file: where a piece can be formed in several ways, only
+            these tell which.
         progress: called with 0.0 to 1.0 while loading, False stops; True shows a progress bar.
 
     Raises:
         ModelNotFoundError: there is no such file.
-        FormatError: the file is not a GGUF, is truncated or damaged.
+        FormatError: the file is not a GGUF, is truncated or damaged; or the tokenizer has other
+            pieces than the model.
         ModelLoadError: llama.cpp cannot load it, or the GPU asked for is not there.
         AbortedError: progress returned False.
     """
 
     def __cinit__(self, path, *, n_gpu_layers=0, mmap="auto", mlock=False, vocab_only=False,
-                  progress=None):
+                  tokenizer=None, progress=None):
         self._handle = NULL
         cdef list paths = params.paths_of(path)
         cdef kollama_model_params options
         cdef _Progress state = _Progress.__new__(_Progress)
-        _check_paths(paths)
+        for name in paths:
+            params.check_file(name, "model")
         runtime.ensure_initialised()
         options.n_gpu_layers = 0 if vocab_only else _gpu_layers(n_gpu_layers)
         options.load_mode = <kollama_load_mode> <int> params.choice("mmap", mmap, {
             "auto": KOLLAMA_LOAD_AUTO, True: KOLLAMA_LOAD_MMAP, False: KOLLAMA_LOAD_READ})
         options.mlock = params.boolean("mlock", mlock)
         options.vocab_only = params.boolean("vocab_only", vocab_only)
+        cdef bytes tokenizer_path = None
+        if tokenizer is not None:
+            params.check_file(os.fsdecode(tokenizer), "tokenizer")
+            tokenizer_path = os.fsencode(tokenizer)
+        options.tokenizer = NULL if tokenizer_path is None else <const char *> tokenizer_path
         options.progress = _on_progress
         options.progress_user = <void *> state
         if progress is True:

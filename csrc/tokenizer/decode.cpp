@@ -1,0 +1,150 @@
+#include "tokenizer/decode.h"
+
+#include "tokenizer/chars.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace kollama {
+namespace {
+
+// bytes as UTF-16 at out, which has room for one unit a byte; the units written. Whole characters only.
+size_t to_utf16(std::string_view bytes, char16_t * out) {
+    const char16_t * start = out;
+    const char *     end   = bytes.data() + bytes.size();
+    for (const char * p = bytes.data(); p < end;) {
+        uint32_t cp = 0;
+        p += decode_utf8(p, end, &cp);
+        if (cp >= 0x10000) {
+            *out++ = static_cast<char16_t>(0xD800 + ((cp - 0x10000) >> 10));
+            *out++ = static_cast<char16_t>(0xDC00 + (cp & 0x3FF));
+        } else {
+            *out++ = static_cast<char16_t>(cp);
+        }
+    }
+    return static_cast<size_t>(out - start);
+}
+
+// Growing memory for the result.
+template <class T> struct growing {
+    T *    data = nullptr;
+    size_t size = 0, capacity = 0;
+
+    ~growing() { std::free(data); }
+
+    T * room(size_t n) {
+        if (capacity - size < n) {
+            const size_t wanted = std::max(size + n, capacity + capacity / 2);
+            T *          moved  = static_cast<T *>(std::realloc(data, wanted * sizeof(T)));
+            if (!moved) {
+                throw std::bad_alloc();
+            }
+            data     = moved;
+            capacity = wanted;
+        }
+        return data + size;
+    }
+
+    text_buffer release(size_t first) {
+        room(1); // never null
+        const text_buffer out{ reinterpret_cast<char *>(data), first * sizeof(T), size * sizeof(T) };
+        data = nullptr;
+        return out;
+    }
+};
+
+bool strips_first(const text_rules & rules) {
+    return rules.start == text_rules::strip::marks_of_first;
+}
+
+} // namespace
+
+void text_table::begin(size_t n_tokens) {
+    records_.reserve(n_tokens);
+    bytes_.reserve(n_tokens, n_tokens * 8);
+}
+
+void text_table::add(std::string_view bytes, bool exists) {
+    record   r{};
+    char16_t units[16];
+    r.n = exists ? record::BY_BYTES : record::ABSENT;
+    if (exists && bytes.size() <= std::size(units) && valid_utf8(bytes) == bytes.size()) {
+        const size_t n = to_utf16(bytes, units);
+        if (n <= std::size(r.units)) {
+            std::copy(units, units + n, r.units);
+            r.n = static_cast<uint16_t>(n);
+        }
+    }
+    records_.push_back(r);
+    bytes_.add(bytes);
+}
+
+std::string bytes_of_first(std::string_view bytes) {
+    std::string out(bytes);
+    out.erase(std::remove(out.begin(), out.end(), ' '), out.end());
+    return out;
+}
+
+text_buffer decode_utf16(const vocabulary & vocab, const text_table & table, const text_rules & rules, const int32_t * tokens,
+                         size_t n_tokens, bool skip_special) {
+    growing<char16_t> out;
+    utf8_stream       stream(rules.replaces_each_byte);
+    std::string       text;
+    bool              first = strips_first(rules);
+    out.room(n_tokens * 4 + 16);
+    auto append_text = [&] {
+        out.size += to_utf16(text, out.room(text.size()));
+        text.clear();
+    };
+    for (size_t i = 0; i < n_tokens; i++) {
+        const int32_t token = tokens[i];
+        if (static_cast<uint32_t>(token) >= table.size()) {
+            vocab.check(token);
+        }
+        if (skip_special && vocab.special[static_cast<size_t>(token)]) {
+            continue;
+        }
+        const text_table::record & r = table.utf16(token);
+        if (r.n < text_table::record::BY_BYTES && !first && stream.incomplete().empty()) {
+            std::memcpy(out.room(8), &r, sizeof(r));
+            out.size += r.n;
+            continue;
+        }
+        if (r.n == text_table::record::ABSENT) {
+            vocab.check(token);
+        }
+        stream.push(first ? bytes_of_first(table.bytes(token)) : table.bytes(token), text);
+        first = false;
+        append_text();
+    }
+    stream.flush(text);
+    append_text();
+    return out.release(rules.start == text_rules::strip::one_space && out.size > 0 && out.data[0] == u' ');
+}
+
+text_buffer decode_bytes(const vocabulary & vocab, const text_table & table, const text_rules & rules, const int32_t * tokens,
+                         size_t n_tokens, bool skip_special) {
+    growing<char> out;
+    bool          first = strips_first(rules);
+    out.room(n_tokens * 8 + 16);
+    for (size_t i = 0; i < n_tokens; i++) {
+        const int32_t token = tokens[i];
+        vocab.check(token);
+        if (skip_special && vocab.special[static_cast<size_t>(token)]) {
+            continue;
+        }
+        const std::string_view bytes = table.bytes(token);
+        if (first) {
+            const std::string bare = bytes_of_first(bytes);
+            std::copy(bare.begin(), bare.end(), out.room(bare.size()));
+            out.size += bare.size();
+            first = false;
+            continue;
+        }
+        std::memcpy(out.room(bytes.size()), bytes.data(), bytes.size());
+        out.size += bytes.size();
+    }
+    return out.release(rules.start == text_rules::strip::one_space && out.size > 0 && out.data[0] == ' ');
+}
+
+} // namespace kollama

@@ -1,0 +1,244 @@
+#include "tokenizer/pieces.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace kollama {
+namespace {
+
+// The characters of a piece. Pieces need not be UTF-8 in a GGUF: what is not, is no character.
+bool characters(std::string_view piece, std::vector<uint32_t> & cps) {
+    cps.clear();
+    const char * end = piece.data() + piece.size();
+    for (const char * p = piece.data(); p < end;) {
+        uint32_t     cp;
+        const size_t n = decode_utf8(p, end, &cp);
+        if (n == 0) {
+            return false;
+        }
+        cps.push_back(cp);
+        p += n;
+    }
+    return true;
+}
+
+void check_size(size_t n_symbols) {
+    if (n_symbols >= NO_SYMBOL) {
+        throw failure(KOLLAMA_ERROR_FORMAT, format("a vocabulary of %zu pieces is larger than the %u that fit here", n_symbols,
+                                                   NO_SYMBOL));
+    }
+}
+
+} // namespace
+
+void piece_table::set(uint32_t cp, symbol s) {
+    if (page_of_[cp >> 8] == 0) {
+        page_of_[cp >> 8] = static_cast<uint16_t>(pages_.size() / 256);
+        pages_.resize(pages_.size() + 256, NO_SYMBOL);
+    }
+    pages_[page_of_[cp >> 8] * 256u + (cp & 255)] = s;
+}
+
+symbol piece_table::add_extra(std::vector<int32_t> ids) {
+    std::array<int32_t, 5> entry{ static_cast<int32_t>(ids.size()) };
+    std::copy(ids.begin(), ids.end(), entry.begin() + 1);
+    extra_.push_back(entry);
+    check_size(n_tokens_ + extra_.size());
+    return static_cast<symbol>(n_tokens_ + extra_.size() - 1);
+}
+
+size_t piece_table::spell(symbol s, int32_t * ids) const {
+    const auto & entry = extra_[s - n_tokens_];
+    std::copy(entry.begin() + 1, entry.begin() + 1 + entry[0], ids);
+    return static_cast<size_t>(entry[0]);
+}
+
+void piece_table::begin(const vocabulary & vocab, const piece_rules & rules) {
+    rules_    = rules;
+    n_tokens_ = vocab.size();
+    check_size(n_tokens_);
+    unsigned bits = 14; // 16 to 32 bits for each piece keep wrong answers below one in four
+    while ((size_t{ 1 } << bits) < vocab.size() * 16) {
+        bits++;
+    }
+    pair_shift_ = 64 - bits;
+    pairs_.assign((size_t{ 1 } << bits) / 64, 0);
+    alone_.fill(true);
+}
+
+void piece_table::note_pairs(std::string_view piece) {
+    const char * end      = piece.data() + piece.size();
+    uint32_t     previous = 0, cp;
+    bool         first    = true;
+    for (const char * p = piece.data(); p < end; first = false, previous = cp) {
+        p += decode_utf8(p, end, &cp);
+        if (first) {
+            continue;
+        }
+        const uint64_t bit = pair_bit(previous, cp);
+        pairs_[bit / 64] |= uint64_t{ 1 } << (bit % 64);
+        if (cp < 128) {
+            alone_[cp] = false;
+        }
+        if (previous < 128) {
+            alone_[previous] = false;
+        }
+        if (cp == MARK_CP && previous != MARK_CP) {
+            mark_follows_.push_back(previous);
+        }
+    }
+}
+
+void piece_table::finish() {
+    std::sort(mark_follows_.begin(), mark_follows_.end());
+    mark_follows_.erase(std::unique(mark_follows_.begin(), mark_follows_.end()), mark_follows_.end());
+    for (uint32_t c = 0; c < 128; c++) {
+        ascii_[c] = of(c);
+    }
+    if (rules_.space_is_mark) {
+        ascii_[' '] = of(MARK_CP);
+        alone_[' '] = false;
+    }
+    // A cut between two unknown characters would part what fuse_unk joins: next to a known one, or
+    // where bytes stand in for every unknown one, none can.
+    const bool fuses = !knows_bytes_;
+    for (uint32_t c = 0; c < 128; c++) {
+        alone_[c] = alone_[c] && rules_.cuttable && !(fuses && ascii_[c] == NO_SYMBOL);
+    }
+    cuts_marks_ = rules_.cuttable && !(fuses && of(MARK_CP) == NO_SYMBOL);
+    cuts_pairs_ = rules_.cuttable && !fuses;
+}
+
+void piece_table::build_by_score(const vocabulary & vocab) {
+    begin(vocab, piece_rules{});
+    const size_t n = vocab.size();
+
+    // Equal scores have equal ranks: of two such pairs the leftmost is merged first.
+    std::vector<uint32_t> order(n), ranks(n);
+    std::iota(order.begin(), order.end(), 0u);
+    std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return vocab.scores[a] > vocab.scores[b]; });
+    for (size_t i = 0, rank = 0; i < n; i++) {
+        rank += i > 0 && vocab.scores[order[i]] != vocab.scores[order[i - 1]];
+        ranks[order[i]] = static_cast<uint32_t>(rank);
+    }
+
+    // Characters first: those that are tokens, then those that occur only inside pieces.
+    std::vector<uint32_t> cps;
+    std::vector<uint32_t> inside;
+    for (size_t id = 0; id < n; id++) {
+        const std::string_view piece = vocab.pieces[id];
+        if (piece.size() <= 4 && characters(piece, cps) && cps.size() == 1) {
+            set(cps[0], static_cast<symbol>(id));
+        }
+    }
+    auto byte_id = [&](uint8_t byte) {
+        char name[8];
+        std::snprintf(name, sizeof(name), "<0x%02X>", byte);
+        const int32_t id   = vocab.ids.find(name);
+        const char    self = static_cast<char>(byte);
+        return id >= 0 ? id : vocab.ids.find({ &self, 1 });
+    };
+    knows_bytes_ = true;
+    bool some    = vocab.unk >= 0;
+    unknown_     = some ? add_extra({ vocab.unk }) : NO_SYMBOL;
+    for (unsigned byte = 0; byte < 256; byte++) {
+        const int32_t id = byte_id(static_cast<uint8_t>(byte));
+        bytes_[byte]     = id >= 0 ? add_extra({ id }) : NO_SYMBOL;
+        knows_bytes_ &= id >= 0;
+    }
+
+    auto symbol_of_part = [&](std::string_view part) -> symbol {
+        const int32_t id = vocab.ids.find(part);
+        if (id >= 0) {
+            return static_cast<symbol>(id);
+        }
+        if (part.size() != utf8_length(static_cast<uint8_t>(part[0]))) {
+            return NO_SYMBOL;
+        }
+        uint32_t cp = 0;
+        decode_utf8(part.data(), part.data() + part.size(), &cp);
+        if (of(cp) != NO_SYMBOL) {
+            return of(cp);
+        }
+        std::vector<int32_t> spelled;
+        for (char c : part) {
+            const int32_t byte = byte_id(static_cast<uint8_t>(c));
+            if (byte < 0) {
+                spelled.assign(vocab.unk >= 0, vocab.unk);
+                break;
+            }
+            spelled.push_back(byte);
+        }
+        set(cp, add_extra(spelled));
+        return of(cp);
+    };
+    std::vector<merge_rule> rules;
+    rules.reserve(n * 2);
+    for (size_t id = 0; id < n; id++) {
+        const std::string_view piece = vocab.pieces[id];
+        const size_t           first = utf8_length(static_cast<uint8_t>(piece[0]));
+        if (first == 0 || first >= piece.size() || !characters(piece, cps)) {
+            continue; // one character, or nothing that text can become
+        }
+        bool formed = false;
+        for (size_t cut = first; cut < piece.size(); cut += utf8_length(static_cast<uint8_t>(piece[cut]))) {
+            const symbol left = symbol_of_part(piece.substr(0, cut));
+            if (left == NO_SYMBOL) {
+                continue;
+            }
+            const symbol right = symbol_of_part(piece.substr(cut));
+            if (right != NO_SYMBOL) {
+                rules.push_back({ left, right, ranks[id], static_cast<symbol>(id) });
+                formed = true;
+            }
+        }
+        if (formed) {
+            note_pairs(piece);
+        }
+    }
+    merges_.build(rules);
+    finish();
+}
+
+void piece_table::build_by_rank(const vocabulary & vocab, const piece_rules & rules, const std::vector<merge_rule> & merges) {
+    begin(vocab, rules);
+    const size_t          n = vocab.size();
+    std::vector<uint32_t> cps;
+    std::array<bool, 256> has_byte{};
+    for (size_t id = 0; id < n; id++) {
+        const std::string_view piece = vocab.pieces[id];
+        if (vocab.kinds[id] == token_kind::none || vocab.added_only(id)) {
+            continue;
+        }
+        if (piece.size() <= 4 && characters(piece, cps) && cps.size() == 1) {
+            set(cps[0], static_cast<symbol>(id));
+        }
+    }
+    bytes_.fill(NO_SYMBOL);
+    knows_bytes_ = rules.byte_fallback;
+    for (unsigned byte = 0; byte < 256; byte++) {
+        char name[8];
+        std::snprintf(name, sizeof(name), "<0x%02X>", byte);
+        const int32_t id = rules.byte_fallback ? vocab.ids.find(name) : -1;
+        has_byte[byte]   = id >= 0 && !vocab.added_only(static_cast<size_t>(id));
+        if (has_byte[byte]) {
+            bytes_[byte] = static_cast<symbol>(id);
+        }
+        knows_bytes_ &= has_byte[byte];
+    }
+    unknown_ = vocab.unk >= 0 ? static_cast<symbol>(vocab.unk) : NO_SYMBOL;
+    for (const merge_rule & rule : merges) {
+        note_pairs(vocab.pieces[rule.result]);
+        for (symbol part : { rule.left, rule.right }) {
+            // A merge of what stands in for unknown characters crosses cuts that go by characters.
+            const int byte = vocabulary::byte_of(vocab.pieces[part]);
+            if (part == unknown_ || (byte >= 0 && bytes_[byte] == part)) {
+                rules_.cuttable = false;
+            }
+        }
+    }
+    merges_.build(merges);
+    finish();
+}
+
+} // namespace kollama

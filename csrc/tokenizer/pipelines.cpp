@@ -1,0 +1,192 @@
+#include "tokenizer/pipelines.h"
+
+namespace kollama {
+
+// ---- by score ------------------------------------------------------------------------------------
+
+namespace {
+
+struct unit_state : encoder_state {
+    unit_encoder          units;
+    std::vector<fragment> fragments;
+
+    unit_state(const vocabulary & vocab, const piece_table & pieces) : units(vocab, pieces) {}
+};
+
+span span_of(const fragment & part) {
+    return { static_cast<uint32_t>(part.first), static_cast<uint32_t>(part.last) };
+}
+
+} // namespace
+
+score_encoder::score_encoder(const vocabulary & vocab, std::vector<special_token> specials, bool add_space_prefix) :
+    vocab_(vocab), add_space_prefix_(add_space_prefix) {
+    pieces_.build_by_score(vocab);
+    specials_.build(std::move(specials));
+}
+
+std::unique_ptr<encoder_state> score_encoder::make_state() const {
+    return std::make_unique<unit_state>(vocab_, pieces_);
+}
+
+void score_encoder::encode(encoder_state & base, std::string_view text, bool parse_special, token_buffer & out) const {
+    auto & state = static_cast<unit_state &>(base);
+    if (text.empty()) {
+        return;
+    }
+    if (specials_.empty(parse_special)) {
+        state.units.encode(text, add_space_prefix_, 0, out);
+        return;
+    }
+    state.fragments.clear();
+    specials_.split(text, parse_special, state.fragments);
+    bool after_special = true; // the beginning counts as one
+    for (const fragment & part : state.fragments) {
+        if (part.id >= 0) {
+            out.push(part.id, span_of(part));
+        } else {
+            state.units.encode(text.substr(part.first, part.last - part.first), add_space_prefix_ && after_special,
+                               part.first, out);
+        }
+        after_special = part.id >= 0;
+    }
+}
+
+// ---- by rank -------------------------------------------------------------------------------------
+
+struct rank_encoder::state : encoder_state {
+    unit_encoder          units;
+    std::vector<fragment> raw, normalized;
+    std::string           text, swap;          // a segment, normalised
+    std::vector<span>     sources, swap_sources; // of each of its bytes, in the caller's text
+
+    state(const vocabulary & vocab, const piece_table & pieces) : units(vocab, pieces) {}
+};
+
+rank_encoder::rank_encoder(const vocabulary & vocab, rank_rules rules) : vocab_(vocab), rules_(std::move(rules)) {
+    bool marks_spaces = false;
+    for (const normal_step & step : rules_.steps) {
+        if (step.prepend && step.content == MARK && !prefixes_) {
+            prefixes_ = true;
+        } else if (!step.prepend && step.pattern == " " && step.content == MARK) {
+            marks_spaces = true;
+        } else {
+            in_place_ = false;
+        }
+    }
+    rules_.pieces.space_is_mark = rules_.metaspace != mark_scheme::none || (in_place_ && marks_spaces);
+    pieces_.build_by_rank(vocab, rules_.pieces, rules_.merges);
+    rules_.merges = {};
+    for (special_token & token : rules_.normalized) { // looked for in normalised text, so normalised themselves
+        state s(vocab_, pieces_);
+        normalise(s, token.text, 0, false);
+        token.text = s.text;
+    }
+    raw_.build(std::move(rules_.raw));
+    normalized_.build(std::move(rules_.normalized));
+}
+
+std::unique_ptr<encoder_state> rank_encoder::make_state() const {
+    return std::make_unique<state>(vocab_, pieces_);
+}
+
+void rank_encoder::encode(encoder_state & base, std::string_view text, bool parse_special, token_buffer & out) const {
+    auto & s = static_cast<state &>(base);
+    if (raw_.empty(parse_special)) {
+        encode_segment(s, text, 0, parse_special, out);
+        return;
+    }
+    s.raw.clear();
+    raw_.split(text, parse_special, s.raw);
+    for (const fragment & part : s.raw) {
+        if (part.id >= 0) {
+            out.push(part.id, span_of(part));
+        } else {
+            encode_segment(s, text.substr(part.first, part.last - part.first), part.first, parse_special, out);
+        }
+    }
+}
+
+// A stretch between added tokens that are looked for in the text as it is.
+void rank_encoder::encode_segment(state & s, std::string_view text, size_t offset, bool parse_special, token_buffer & out) const {
+    if (text.empty()) {
+        return;
+    }
+    if (in_place_ && normalized_.empty(parse_special)) {
+        encode_words(s, text, offset, offset == 0, prefixes_, out);
+        return;
+    }
+    const size_t valid = valid_utf8(text);
+    if (valid != text.size()) {
+        throw failure(KOLLAMA_ERROR_TOKEN,
+                      format("the bytes are not UTF-8: byte %zu cannot stand where it does", offset + valid));
+    }
+    normalise(s, text, offset, out.with_spans());
+    const size_t before = out.spans.size();
+    s.normalized.clear();
+    normalized_.split(s.text, parse_special, s.normalized);
+    for (const fragment & part : s.normalized) {
+        if (part.id >= 0) {
+            out.push(part.id, span_of(part));
+        } else {
+            encode_words(s, std::string_view(s.text).substr(part.first, part.last - part.first), part.first,
+                         offset == 0 && part.first == 0, false, out);
+        }
+    }
+    for (size_t i = before; i < out.spans.size(); i++) { // from the normalised text to the caller's
+        span & where = out.spans[i];
+        where = where.first < where.last ? span{ s.sources[where.first].first, s.sources[where.last - 1].last }
+                                         : span{ s.sources.back().last, s.sources.back().last };
+    }
+}
+
+void rank_encoder::encode_words(state & s, std::string_view text, size_t offset, bool at_start, bool prefixed,
+                                token_buffer & out) const {
+    bool mark = prefixed;
+    if (!prefixed && (rules_.metaspace == mark_scheme::always || (rules_.metaspace == mark_scheme::first && at_start))) {
+        mark = text[0] != ' ' && text.substr(0, MARK.size()) != MARK;
+    }
+    s.units.encode(text, mark, offset, out);
+}
+
+// Applies the steps; leaves the result in s.text, and in s.sources where each byte comes from.
+void rank_encoder::normalise(state & s, std::string_view text, size_t offset, bool with_spans) const {
+    s.text.assign(text);
+    s.sources.clear();
+    for (size_t i = 0, n; with_spans && i < text.size(); i += n) {
+        n = std::max<size_t>(1, utf8_length(static_cast<uint8_t>(text[i])));
+        const uint32_t first = static_cast<uint32_t>(offset + i);
+        s.sources.insert(s.sources.end(), n, span{ first, first + static_cast<uint32_t>(n) });
+    }
+    for (const normal_step & step : rules_.steps) {
+        if (step.prepend) {
+            if (!s.text.empty()) {
+                s.text.insert(0, step.content);
+                if (with_spans) {
+                    s.sources.insert(s.sources.begin(), step.content.size(), s.sources[0]);
+                }
+            }
+            continue;
+        }
+        s.swap.clear();
+        s.swap_sources.clear();
+        size_t at = 0;
+        for (size_t match; (match = s.text.find(step.pattern, at)) != std::string::npos; at = match + step.pattern.size()) {
+            s.swap.append(s.text, at, match - at).append(step.content);
+            if (with_spans) {
+                const span where{ s.sources[match].first, s.sources[match + step.pattern.size() - 1].last };
+                s.swap_sources.insert(s.swap_sources.end(), s.sources.begin() + static_cast<ptrdiff_t>(at),
+                                      s.sources.begin() + static_cast<ptrdiff_t>(match));
+                s.swap_sources.insert(s.swap_sources.end(), step.content.size(), where);
+            }
+        }
+        s.swap.append(s.text, at);
+        if (with_spans) {
+            s.swap_sources.insert(s.swap_sources.end(), s.sources.begin() + static_cast<ptrdiff_t>(at), s.sources.end());
+        }
+        s.text.swap(s.swap);
+        s.sources.swap(s.swap_sources);
+    }
+}
+
+} // namespace kollama

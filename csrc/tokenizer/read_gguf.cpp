@@ -1,0 +1,302 @@
+#include "tokenizer/read_gguf.h"
+
+#include "tokenizer/chars.h"
+#include "tokenizer/pipelines.h"
+
+#include <cmath>
+#include <cstring>
+
+namespace kollama {
+namespace {
+
+const std::string TOKENS = "tokenizer.ggml.tokens";
+const std::string SCORES = "tokenizer.ggml.scores";
+const std::string TYPES  = "tokenizer.ggml.token_type";
+
+token_kind kind_of(int32_t type) {
+    switch (type) {
+        case LLAMA_TOKEN_TYPE_UNKNOWN:      return token_kind::unknown;
+        case LLAMA_TOKEN_TYPE_CONTROL:      return token_kind::control;
+        case LLAMA_TOKEN_TYPE_USER_DEFINED: return token_kind::user_defined;
+        case LLAMA_TOKEN_TYPE_BYTE:         return token_kind::byte;
+        case LLAMA_TOKEN_TYPE_NORMAL:       return token_kind::normal;
+        default:                            return token_kind::unused; // decodes to nothing
+    }
+}
+
+// An id that the file names, where it is one; else what llama.cpp takes by default.
+int32_t id_of(const kollama_gguf & gguf, const char * key, int64_t otherwise, size_t n_tokens) {
+    int64_t id = otherwise >= 0 && otherwise < static_cast<int64_t>(n_tokens) ? otherwise : -1;
+    if (const std::string * text = gguf.find(std::string("tokenizer.ggml.") + key)) {
+        const int64_t named = std::strtoll(text->c_str(), nullptr, 10);
+        id = named >= 0 && named < static_cast<int64_t>(n_tokens) ? named : id;
+    }
+    return static_cast<int32_t>(id);
+}
+
+bool flag_of(const kollama_gguf & gguf, const char * key, bool otherwise) {
+    const std::string * text = gguf.find(std::string("tokenizer.ggml.") + key);
+    return text ? *text == "true" : otherwise;
+}
+
+// llama.cpp gives the kind "control" to tokens whose text says that they are, whatever the file says
+// (llama_vocab::impl::load, "auto-detect special tokens by text").
+void correct_kinds(const kollama_gguf & gguf, vocabulary & vocab) {
+    auto find = [&](const char * text) { return vocab.ids.find(text); };
+    auto make_control = [&](int32_t id) {
+        if (id >= 0 && vocab.kinds[static_cast<size_t>(id)] != token_kind::unknown) {
+            vocab.kinds[static_cast<size_t>(id)] = token_kind::control;
+        }
+    };
+    struct role {
+        std::initializer_list<const char *> keys, texts;
+    };
+    static const role ROLES[] = {
+        { { "fim_pre_token_id", "prefix_token_id" },
+          { "<|fim_prefix|>", "<fim-prefix>", "<fim_prefix>", "<｜fim▁begin｜>", "<PRE>", "▁<PRE>", "<|code_prefix|>", "<|prefix|>" } },
+        { { "fim_suf_token_id", "suffix_token_id" },
+          { "<|fim_suffix|>", "<fim-suffix>", "<fim_suffix>", "<｜fim▁hole｜>", "<SUF>", "▁<SUF>", "<|code_suffix|>", "<|suffix|>" } },
+        { { "fim_mid_token_id", "middle_token_id" },
+          { "<|fim_middle|>", "<fim-middle>", "<fim_middle>", "<｜fim▁end｜>", "<MID>", "▁<MID>", "<|code_middle|>", "<|middle|>" } },
+        { { "fim_pad_token_id" }, { "<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]" } },
+        { { "fim_rep_token_id" }, { "<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>" } },
+        { { "fim_sep_token_id" }, { "<|file_sep|>" } },
+    };
+    std::vector<int32_t> fim_ends;
+    for (const role & r : ROLES) {
+        int32_t id = -1;
+        for (const char * key : r.keys) {
+            id = std::max(id, id_of(gguf, key, -1, vocab.size()));
+        }
+        for (auto text = r.texts.begin(); id < 0 && text != r.texts.end(); text++) {
+            id = find(*text);
+            make_control(id);
+        }
+        if (&r >= ROLES + 3 && id >= 0) {
+            vocab.eog[static_cast<size_t>(id)] = true;
+        }
+    }
+    for (const char * text : END_OF_GENERATION) {
+        if (const int32_t id = find(text); id >= 0) {
+            vocab.eog[static_cast<size_t>(id)] = true;
+            make_control(id);
+        }
+    }
+    for (const char * text : { "<|channel|>", "<|message|>", "<|start|>", "<|constrain|>" }) {
+        if (const int32_t id = find(text); id >= 0) {
+            vocab.kinds[static_cast<size_t>(id)] = token_kind::user_defined;
+        }
+    }
+    for (int32_t id : { vocab.eos, id_of(gguf, "eot_token_id", -1, vocab.size()), id_of(gguf, "eom_token_id", -1, vocab.size()) }) {
+        if (id >= 0) {
+            vocab.eog[static_cast<size_t>(id)] = true;
+        }
+    }
+    auto demote = [&](const char * text, token_kind kind) {
+        const int32_t id = find(text);
+        if (id >= 0 && vocab.eog[static_cast<size_t>(id)]) {
+            vocab.eog[static_cast<size_t>(id)]   = false;
+            vocab.kinds[static_cast<size_t>(id)] = kind;
+        }
+    };
+    auto has = [&](const char * text) {
+        const int32_t id = find(text);
+        return id >= 0 && vocab.eog[static_cast<size_t>(id)];
+    };
+    const bool calls = has("<|call|>") || has("<|calls|>");
+    if (calls && (has("<|return|>") || has("<|flush|>"))) {
+        demote("<|end|>", token_kind::user_defined);
+    }
+    if (has("<|tool_response>") || has("<|plamo:eos|>")) {
+        demote("</s>", token_kind::normal);
+    }
+}
+
+bool name_has(const kollama_gguf & gguf, const char * key, std::initializer_list<const char *> parts) {
+    std::string name = gguf.find(key) ? *gguf.find(key) : "";
+    for (char & c : name) {
+        c = c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
+    }
+    for (const char * part : parts) {
+        if (name.find(part) != std::string::npos) {
+            return true;
+        }
+    }
+    return false;
+}
+
+std::vector<special_token> specials_of(const kollama_gguf & gguf, const vocabulary & vocab) {
+    const bool phi3 = name_has(gguf, "general.name", { "phi-3", "phi3" }); // llama.cpp knows these by name
+    std::vector<special_token> out;
+    for (size_t id = 0; id < vocab.size(); id++) {
+        const token_kind kind = vocab.kinds[id];
+        if (kind != token_kind::control && kind != token_kind::user_defined && kind != token_kind::unknown) {
+            continue;
+        }
+        special_token token;
+        token.text       = vocab.pieces[id];
+        token.id         = static_cast<int32_t>(id);
+        token.is_special = kind != token_kind::user_defined;
+        token.rstrip     = phi3 && token.text != "<unk>" && token.text != "<s>" && token.text != "<|endoftext|>";
+        out.push_back(std::move(token));
+    }
+    return out;
+}
+
+} // namespace
+
+bool read_gguf_vocabulary(const std::string & path, const kollama_gguf & gguf, tokenizer & out) {
+    const std::string * model = gguf.find("tokenizer.ggml.model");
+    const auto *        list  = gguf.find_array(TOKENS, GGUF_TYPE_STRING);
+    if (!model || *model != "llama" || !list) {
+        return false;
+    }
+    vocabulary & vocab = out.vocab;
+    const size_t n     = list->array_count;
+    vocab.pieces.reserve(n, n * 8);
+    read_strings(path, *list, [&](std::string & text) {
+        if (text.empty()) { // the name that llama.cpp gives it
+            text = "[EMPTY_" + std::to_string(vocab.pieces.size()) + "]";
+        }
+        vocab.pieces.add(text);
+    });
+    const auto doubles = vocab.ids.build(vocab.pieces);
+    if (doubles.first >= 0) {
+        throw failure(KOLLAMA_ERROR_FORMAT, format("%s: the tokens %d and %d have the same piece", path.c_str(), doubles.first,
+                                                   doubles.second));
+    }
+    vocab.scores.assign(n, 0.0f);
+    const auto * scores  = gguf.find_array(SCORES, GGUF_TYPE_FLOAT32);
+    const auto * iscores = gguf.find_array(SCORES, GGUF_TYPE_INT32);
+    const auto * types   = gguf.find_array(TYPES, GGUF_TYPE_INT32);
+    for (const auto * array : { scores, iscores, types }) {
+        if (array && array->array_count < n) {
+            throw failure(KOLLAMA_ERROR_FORMAT, format("%s: %s has %llu entries for %zu tokens", path.c_str(), array->key.c_str(),
+                                                       (unsigned long long) array->array_count, n));
+        }
+    }
+    if (scores || iscores) {
+        const std::vector<char> bytes = read_array(path, scores ? *scores : *iscores);
+        for (size_t id = 0; id < n; id++) {
+            int32_t whole;
+            std::memcpy(&vocab.scores[id], bytes.data() + id * 4, 4);
+            std::memcpy(&whole, bytes.data() + id * 4, 4);
+            vocab.scores[id] = scores ? vocab.scores[id] : static_cast<float>(whole);
+            if (std::isnan(vocab.scores[id])) {
+                throw failure(KOLLAMA_ERROR_FORMAT, format("%s: the score of token %zu is not a number", path.c_str(), id));
+            }
+        }
+    }
+    vocab.kinds.assign(n, token_kind::normal);
+    if (types) {
+        const std::vector<char> bytes = read_array(path, *types);
+        for (size_t id = 0; id < n; id++) {
+            int32_t type;
+            std::memcpy(&type, bytes.data() + id * 4, 4);
+            vocab.kinds[id] = kind_of(type);
+        }
+    }
+    vocab.special.assign(n, false);
+    vocab.eog.assign(n, false);
+    vocab.bos     = id_of(gguf, "bos_token_id", 1, n);
+    vocab.eos     = id_of(gguf, "eos_token_id", 2, n);
+    vocab.unk     = id_of(gguf, "unknown_token_id", 0, n);
+    vocab.add_bos = flag_of(gguf, "add_bos_token", true);
+    vocab.literal_specials = true;
+    correct_kinds(gguf, vocab);
+    for (size_t id = 0; id < n; id++) {
+        vocab.special[id] = vocab.kinds[id] == token_kind::control || vocab.kinds[id] == token_kind::unknown;
+    }
+    const bool prefix = flag_of(gguf, "add_space_prefix", true);
+    out.text.start    = prefix ? text_rules::strip::one_space : text_rules::strip::nothing;
+    out.encodes       = std::make_unique<score_encoder>(vocab, specials_of(gguf, vocab), prefix);
+    return true;
+}
+
+// ---- the kinds that llama.cpp does ---------------------------------------------------------------
+
+namespace {
+
+class llama_encoder : public encoder {
+  public:
+    explicit llama_encoder(const llama_vocab * vocab) : vocab_(vocab) {}
+
+    std::unique_ptr<encoder_state> make_state() const override { return std::make_unique<encoder_state>(); }
+
+    void encode(encoder_state &, std::string_view text, bool parse_special, token_buffer & out) const override {
+        if (out.with_spans()) {
+            throw failure(KOLLAMA_ERROR_ARGUMENT, "offsets are not known for this kind of vocabulary: llama.cpp reads it");
+        }
+        if (text.size() > INT32_MAX / 2) {
+            throw failure(KOLLAMA_ERROR_ARGUMENT, format("a text of %zu bytes is too long for one call", text.size()));
+        }
+        const size_t valid = valid_utf8(text);
+        if (valid != text.size()) {
+            throw failure(KOLLAMA_ERROR_TOKEN, format("the bytes are not UTF-8: byte %zu cannot stand where it does", valid));
+        }
+        auto call = [&](size_t room) {
+            return llama_tokenize(vocab_, text.data(), static_cast<int32_t>(text.size()), out.room(room), static_cast<int32_t>(room),
+                                  false, parse_special);
+        };
+        int32_t n = call(text.size() + 16);
+        if (n < 0 && n != INT32_MIN) {
+            n = call(static_cast<size_t>(-static_cast<int64_t>(n)));
+        }
+        if (n < 0) {
+            throw failure(KOLLAMA_ERROR_ARGUMENT, "the text has too many tokens for one call");
+        }
+        out.advance(static_cast<size_t>(n));
+    }
+
+  private:
+    const llama_vocab * vocab_;
+};
+
+void append_llama_piece(const llama_vocab * vocab, int32_t token, std::string & out) {
+    out.resize(64); // nearly every piece; llama.cpp says what the others need
+    int32_t length = llama_token_to_piece(vocab, token, out.data(), static_cast<int32_t>(out.size()), 0, true);
+    if (length < 0) {
+        out.resize(static_cast<size_t>(-length));
+        length = llama_token_to_piece(vocab, token, out.data(), -length, 0, true);
+    }
+    out.resize(static_cast<size_t>(std::max(0, length)));
+}
+
+} // namespace
+
+void take_ends(const llama_vocab * from, vocabulary & to) {
+    to.bos     = llama_vocab_bos(from);
+    to.eos     = llama_vocab_eos(from);
+    to.add_bos = llama_vocab_get_add_bos(from);
+    for (size_t id = 0; id < to.size(); id++) {
+        to.eog[id] = llama_vocab_is_eog(from, static_cast<int32_t>(id));
+    }
+}
+
+void wrap_llama_vocabulary(const llama_vocab * from, bool add_space_prefix, std::shared_ptr<void> keeps, tokenizer & out) {
+    vocabulary & vocab = out.vocab;
+    const size_t n     = static_cast<size_t>(llama_vocab_n_tokens(from));
+    const bool   none  = llama_vocab_type(from) == LLAMA_VOCAB_TYPE_NONE; // it asserts where asked for a piece
+    vocab.pieces.reserve(n, n * 8);
+    vocab.special.assign(n, false);
+    vocab.eog.assign(n, false);
+    vocab.kinds.assign(n, none ? token_kind::none : token_kind::normal);
+    for (size_t id = 0; id < n; id++) {
+        const int32_t token = static_cast<int32_t>(id);
+        const char *  text  = none ? nullptr : llama_vocab_get_text(from, token);
+        vocab.pieces.add(text ? text : "");
+        vocab.special[id] = !none && (llama_vocab_get_attr(from, token) & (LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_UNKNOWN));
+    }
+    vocab.ids.build(vocab.pieces);
+    if (!none) {
+        take_ends(from, vocab);
+    }
+    out.native                  = false;
+    out.keeps                   = std::move(keeps);
+    out.text.start              = add_space_prefix ? text_rules::strip::one_space : text_rules::strip::nothing;
+    out.text.replaces_each_byte = llama_vocab_type(from) != LLAMA_VOCAB_TYPE_BPE; // tokenizers' ByteLevel: maximal parts
+    out.render  = [from](int32_t token, std::string & text) { append_llama_piece(from, token, text); };
+    out.encodes = std::make_unique<llama_encoder>(from);
+}
+
+} // namespace kollama

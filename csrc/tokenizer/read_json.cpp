@@ -1,0 +1,543 @@
+// tokenizer.json of Hugging Face `tokenizers`: the part of it that Llama's family uses. What is not
+// known here is refused by name, never ignored: it would change ids.
+//
+// Read from the sources of tokenizers 0.23.3.
+
+#include "tokenizer/chars.h"
+#include "tokenizer/json.h"
+#include "tokenizer/pipelines.h"
+#include "tokenizer/tokenizer.h"
+
+#include <cstring>
+
+namespace kollama {
+namespace {
+
+constexpr int64_t MAX_ID = NO_SYMBOL - 1;
+
+[[noreturn]] void refuse(const std::string & reason) {
+    throw failure(KOLLAMA_ERROR_FORMAT, reason);
+}
+
+std::string quoted(std::string_view text) {
+    return "'" + std::string(text) + "'";
+}
+
+// A small part of the file, as it is. The large ones are read without.
+struct value {
+    json_reader::kind                          kind = json_reader::kind::null;
+    std::string                                text;
+    double                                     number  = 0;
+    bool                                       boolean = false;
+    std::vector<std::pair<std::string, value>> members; // of an array, without names
+
+    const value * find(std::string_view name) const {
+        for (const auto & member : members) {
+            if (member.first == name) {
+                return member.second.kind == json_reader::kind::null ? nullptr : &member.second;
+            }
+        }
+        return nullptr;
+    }
+    std::string_view type() const {
+        const value * found = find("type");
+        return found ? std::string_view(found->text) : "";
+    }
+    std::string string(std::string_view name) const {
+        const value * found = find(name);
+        if (!found || found->kind != json_reader::kind::string) {
+            refuse(quoted(name) + " of " + quoted(type()) + " is not a string");
+        }
+        return found->text;
+    }
+    bool flag(std::string_view name, bool otherwise) const {
+        const value * found = find(name);
+        if (found && found->kind != json_reader::kind::boolean) {
+            refuse(quoted(name) + " is not true or false");
+        }
+        return found ? found->boolean : otherwise;
+    }
+};
+
+value read_value(json_reader & in) {
+    value out;
+    out.kind = in.peek();
+    switch (out.kind) {
+        case json_reader::kind::object: {
+            in.begin_object();
+            for (std::string key; in.next_key(key);) {
+                out.members.emplace_back(key, read_value(in));
+            }
+            break;
+        }
+        case json_reader::kind::array:
+            in.begin_array();
+            while (in.next_item()) {
+                out.members.emplace_back("", read_value(in));
+            }
+            break;
+        case json_reader::kind::string: in.string(out.text); break;
+        case json_reader::kind::number: out.number = in.number(); break;
+        case json_reader::kind::boolean: out.boolean = in.boolean(); break;
+        case json_reader::kind::null: in.take_null(); break;
+    }
+    return out;
+}
+
+struct added_token {
+    int64_t     id = -1;
+    std::string text;
+    bool        single_word = false, lstrip = false, rstrip = false, normalized = true, special = false;
+};
+
+struct contents {
+    std::vector<added_token> added;
+    value                    normalizer, pre_tokenizer, post_processor, decoder;
+
+    // The model.
+    bool                 has_model = false;
+    string_list          texts;    // of the vocabulary, in the order of the file
+    std::vector<int32_t> text_ids;
+    string_list          merges;   // left, right, left, right ...
+    std::string          unk;
+    bool                 has_unk = false;
+    piece_rules          rules;
+};
+
+void read_added(json_reader & in, contents & out) {
+    in.begin_array();
+    while (in.next_item()) {
+        added_token token;
+        in.begin_object();
+        for (std::string key; in.next_key(key);) {
+            if (key == "id") {
+                token.id = in.integer(0, MAX_ID);
+            } else if (key == "content") {
+                in.string(token.text);
+            } else if (bool * flag = key == "single_word" ? &token.single_word : key == "lstrip" ? &token.lstrip
+                                   : key == "rstrip" ? &token.rstrip : key == "normalized" ? &token.normalized
+                                   : key == "special" ? &token.special : nullptr) {
+                *flag = in.boolean();
+            } else {
+                in.skip();
+            }
+        }
+        if (token.id < 0) {
+            in.fail("an added token without an id");
+        }
+        if (!token.text.empty()) { // tokenizers passes over an empty one
+            out.added.push_back(std::move(token));
+        }
+    }
+}
+
+void read_vocab(json_reader & in, contents & out) {
+    if (in.peek() != json_reader::kind::object) {
+        in.fail("the model's vocabulary is not an object of pieces and ids, as that of a BPE is");
+    }
+    in.begin_object();
+    for (std::string key; in.next_key(key);) {
+        out.texts.add(key);
+        out.text_ids.push_back(static_cast<int32_t>(in.integer(0, MAX_ID)));
+    }
+}
+
+void read_merges(json_reader & in, contents & out) {
+    std::string text;
+    in.begin_array();
+    while (in.next_item()) {
+        if (in.peek() == json_reader::kind::string) { // "left right", as files before 2024 have it
+            text.clear();
+            in.string(text);
+            const size_t space = text.find(' ');
+            if (space == std::string::npos || text.find(' ', space + 1) != std::string::npos) {
+                in.fail("a merge is two pieces with a space between, not " + quoted(text));
+            }
+            out.merges.add(std::string_view(text).substr(0, space));
+            out.merges.add(std::string_view(text).substr(space + 1));
+            continue;
+        }
+        in.begin_array();
+        for (int part = 0; in.next_item(); part++) {
+            if (part == 2) {
+                in.fail("a merge has two pieces, this one has more");
+            }
+            in.string(out.merges.bytes());
+            out.merges.close();
+        }
+        if (out.merges.size() % 2 != 0) {
+            in.fail("a merge has two pieces, this one has one");
+        }
+    }
+    if (out.merges.size() / 2 >= (size_t{ 1 } << RANK_BITS)) {
+        in.fail("more merges than fit here");
+    }
+}
+
+void read_model(json_reader & in, contents & out) {
+    std::string text;
+    out.has_model         = true;
+    out.rules.byte_fallback = false;
+    in.begin_object();
+    for (std::string key; in.next_key(key);) {
+        if (key == "type") {
+            text.clear();
+            in.string(text);
+            if (text != "BPE") {
+                in.fail("the model is of type " + quoted(text) + "; only BPE is read from a tokenizer.json");
+            }
+        } else if (key == "vocab") {
+            read_vocab(in, out);
+        } else if (key == "merges") {
+            read_merges(in, out);
+        } else if (key == "unk_token") {
+            if (!in.take_null()) {
+                out.has_unk = true;
+                in.string(out.unk);
+            }
+        } else if (key == "fuse_unk" || key == "byte_fallback" || key == "ignore_merges") {
+            bool & flag = key == "fuse_unk" ? out.rules.fuse_unk : key == "byte_fallback" ? out.rules.byte_fallback
+                                                                                          : out.rules.ignore_merges;
+            if (!in.take_null()) {
+                flag = in.boolean();
+            }
+        } else if (key == "continuing_subword_prefix" || key == "end_of_word_suffix") {
+            text.clear();
+            if (!in.take_null()) {
+                in.string(text);
+            }
+            if (!text.empty()) {
+                in.fail("a BPE with a " + key + " is not of Llama's family and is not read here");
+            }
+        } else if (key == "dropout") {
+            if (!in.take_null()) {
+                in.fail("with dropout the ids of a text are random; set it to null");
+            }
+        } else {
+            in.skip();
+        }
+    }
+}
+
+contents read_contents(std::string_view json) {
+    json_reader in(json);
+    contents    out;
+    in.begin_object();
+    for (std::string key; in.next_key(key);) {
+        if (key == "model") {
+            read_model(in, out);
+        } else if (key == "added_tokens") {
+            read_added(in, out);
+        } else if (value * part = key == "normalizer" ? &out.normalizer : key == "pre_tokenizer" ? &out.pre_tokenizer
+                                : key == "post_processor" ? &out.post_processor : key == "decoder" ? &out.decoder : nullptr) {
+            *part = read_value(in);
+        } else {
+            in.skip();
+        }
+    }
+    in.end();
+    if (!out.has_model || out.texts.size() == 0) {
+        refuse("it is JSON, but no tokenizer.json: it has no model with a vocabulary");
+    }
+    return out;
+}
+
+// ---- vocabulary ----------------------------------------------------------------------------------
+
+void place_pieces(contents & in, vocabulary & vocab) {
+    int64_t last = -1;
+    for (int32_t id : in.text_ids) {
+        last = std::max<int64_t>(last, id);
+    }
+    for (const added_token & token : in.added) {
+        last = std::max(last, token.id);
+    }
+    const size_t         n = static_cast<size_t>(last + 1);
+    std::vector<int64_t> source(n, -1); // of each id: index in the file; from in.texts.size() on an added token
+    string_index         index;
+    const auto           doubles = index.build(in.texts);
+    if (doubles.first >= 0) {
+        refuse("the vocabulary has the piece " + quoted(in.texts[static_cast<size_t>(doubles.first)]) + " twice");
+    }
+    for (size_t i = 0; i < in.texts.size(); i++) {
+        int64_t & at = source[static_cast<size_t>(in.text_ids[i])];
+        if (at >= 0) {
+            refuse(format("the pieces %s and %s both have id %d", quoted(in.texts[static_cast<size_t>(at)]).c_str(),
+                          quoted(in.texts[i]).c_str(), in.text_ids[i]));
+        }
+        at = static_cast<int64_t>(i);
+    }
+    vocab.outside.assign(n, false);
+    for (size_t i = 0; i < in.added.size(); i++) {
+        const added_token & token = in.added[i];
+        const int32_t       known = index.find(token.text);
+        int64_t &           at    = source[static_cast<size_t>(token.id)];
+        if (known >= 0 ? in.text_ids[static_cast<size_t>(known)] != token.id : at >= 0) {
+            refuse(format("the added token %s has id %lld, which in the vocabulary is another piece's", quoted(token.text).c_str(),
+                          (long long) token.id));
+        }
+        if (known < 0) {
+            at = static_cast<int64_t>(in.texts.size() + i);
+            vocab.outside[static_cast<size_t>(token.id)] = true;
+        }
+    }
+    vocab.pieces.reserve(n, n * 8);
+    vocab.kinds.assign(n, token_kind::normal);
+    vocab.special.assign(n, false);
+    vocab.eog.assign(n, false);
+    for (size_t id = 0; id < n; id++) {
+        if (source[id] < 0) {
+            vocab.kinds[id] = token_kind::none;
+        }
+        const size_t i = static_cast<size_t>(source[id]);
+        vocab.pieces.add(source[id] < 0 ? std::string_view() : i < in.texts.size() ? in.texts[i]
+                                                                                   : in.added[i - in.texts.size()].text);
+    }
+    const auto same = vocab.ids.build(vocab.pieces);
+    if (same.first >= 0 && !vocab.pieces[static_cast<size_t>(same.first)].empty()) {
+        refuse("two added tokens are " + quoted(vocab.pieces[static_cast<size_t>(same.first)]));
+    }
+    for (const added_token & token : in.added) {
+        const size_t id = static_cast<size_t>(token.id);
+        vocab.special[id] = vocab.special[id] || token.special;
+        if (token.special) {
+            vocab.kinds[id] = token_kind::control;
+        }
+    }
+    if (in.has_unk) {
+        vocab.unk = vocab.ids.find(in.unk);
+        if (vocab.unk < 0) {
+            refuse("the unknown token " + quoted(in.unk) + " is not in the vocabulary");
+        }
+    }
+}
+
+// bos, eos and what ends a generation: by the template that the file puts around a text, else by the
+// names that models give them.
+void find_ends(const contents & in, vocabulary & vocab) {
+    const value * processor = &in.post_processor;
+    if (processor->type() == "Sequence" && processor->find("processors")) {
+        for (const auto & member : processor->find("processors")->members) {
+            if (member.second.type() == "TemplateProcessing") {
+                processor = &member.second;
+            }
+        }
+    }
+    if (processor->type() == "TemplateProcessing" && processor->find("single")) {
+        bool before = true;
+        for (const auto & member : processor->find("single")->members) {
+            if (const value * token = member.second.find("SpecialToken")) {
+                const int32_t id = vocab.ids.find(token->string("id"));
+                if (id >= 0 && (before ? vocab.bos : vocab.eos) < 0) {
+                    (before ? vocab.bos : vocab.eos) = id;
+                    vocab.add_bos |= before;
+                }
+            } else {
+                before = false;
+            }
+        }
+    }
+    auto by_name = [&](std::initializer_list<const char *> names) {
+        for (const char * name : names) {
+            for (const added_token & token : in.added) {
+                if (token.special && token.text == name) {
+                    return static_cast<int32_t>(token.id);
+                }
+            }
+        }
+        return -1;
+    };
+    if (vocab.bos < 0) {
+        vocab.bos = by_name({ "<s>", "<bos>", "<|begin_of_text|>", "[BOS]" });
+    }
+    if (vocab.eos < 0) {
+        vocab.eos = by_name({ "</s>", "<eos>", "<|end_of_text|>", "<|endoftext|>", "[EOS]" });
+    }
+    if (vocab.eos >= 0) {
+        vocab.eog[static_cast<size_t>(vocab.eos)] = true;
+    }
+    for (const char * name : END_OF_GENERATION) {
+        if (const int32_t id = by_name({ name }); id >= 0) {
+            vocab.eog[static_cast<size_t>(id)] = true;
+        }
+    }
+}
+
+// ---- normaliser, pre-tokenizer, decoder ----------------------------------------------------------
+
+void read_normalizer(const value & in, rank_rules & out) {
+    if (in.kind == json_reader::kind::null) {
+        return;
+    }
+    if (in.type() == "Sequence") {
+        if (const value * parts = in.find("normalizers")) {
+            for (const auto & member : parts->members) {
+                read_normalizer(member.second, out);
+            }
+        }
+    } else if (in.type() == "Prepend") {
+        if (std::string text = in.string("prepend"); !text.empty()) {
+            out.steps.push_back({ true, "", std::move(text) });
+        }
+    } else if (in.type() == "Replace") {
+        const value * pattern = in.find("pattern");
+        if (!pattern || !pattern->find("String")) {
+            refuse("the normalizer 'Replace' with a regular expression is not done here, only with a string");
+        }
+        if (std::string text = pattern->string("String"); !text.empty()) {
+            out.steps.push_back({ false, std::move(text), in.string("content") });
+        }
+    } else {
+        refuse("the normalizer " + quoted(in.type()) + " is not done here; those of Llama's family, Prepend and Replace, are");
+    }
+}
+
+bool leaves_no_space(const rank_rules & rules) {
+    bool none = false;
+    for (const normal_step & step : rules.steps) {
+        const bool brings = step.content.find(' ') != std::string::npos;
+        none = !brings && (none || (!step.prepend && step.pattern == " "));
+    }
+    return none;
+}
+
+void read_pre_tokenizer(const value & in, rank_rules & out) {
+    if (in.kind == json_reader::kind::null) {
+        return;
+    }
+    if (in.type() == "Sequence") {
+        const value * parts = in.find("pretokenizers");
+        if (parts && parts->members.size() == 1) {
+            read_pre_tokenizer(parts->members[0].second, out);
+            return;
+        }
+    } else if (in.type() == "Metaspace") {
+        const value *     scheme = in.find("prepend_scheme");
+        const std::string name   = scheme ? in.string("prepend_scheme") : "always";
+        out.metaspace            = name == "always" ? mark_scheme::always : name == "first" ? mark_scheme::first
+                                 : name == "never" ? mark_scheme::never : mark_scheme::none;
+        if (out.metaspace == mark_scheme::none) {
+            refuse("Metaspace has the unknown prepend_scheme " + quoted(name));
+        }
+        if (!in.flag("add_prefix_space", true)) {
+            if (scheme && name != "never") {
+                refuse("Metaspace has add_prefix_space false and prepend_scheme " + quoted(name));
+            }
+            out.metaspace = mark_scheme::never;
+        }
+        if (in.string("replacement") != MARK) {
+            refuse("Metaspace with the replacement " + quoted(in.string("replacement")) + " is not done here, only U+2581");
+        }
+        out.pieces.split_marks = in.flag("split", true);
+        return;
+    } else if (in.type() == "Split") { // Gemma's file splits at spaces that its normalizer has replaced
+        const value * pattern = in.find("pattern");
+        if (pattern && pattern->find("String") && pattern->string("String") == " " && leaves_no_space(out)) {
+            return;
+        }
+    }
+    refuse("the pre-tokenizer " + quoted(in.type()) + " is not done here; that of Llama's family, Metaspace, is" +
+           (in.type() == "ByteLevel" || in.type() == "Sequence" ? ". Byte-level BPE is read from a GGUF" : ""));
+}
+
+struct decoder_steps {
+    bool marks = false, bytes = false, fuse = false, any = false;
+};
+
+void read_decoder(const value & in, decoder_steps & seen, text_rules & out) {
+    const auto type = in.type();
+    seen.any        = true;
+    if (type == "Sequence") {
+        if (const value * parts = in.find("decoders")) {
+            for (const auto & member : parts->members) {
+                read_decoder(member.second, seen, out);
+            }
+        }
+        return;
+    }
+    if (type == "Replace") {
+        const value * pattern = in.find("pattern");
+        if (pattern && pattern->find("String") && pattern->string("String") == MARK && in.string("content") == " " &&
+            !seen.fuse) {
+            seen.marks = true;
+            return;
+        }
+    } else if (type == "ByteFallback" && !seen.fuse) {
+        seen.bytes = true;
+        return;
+    } else if (type == "Fuse") {
+        seen.fuse = true;
+        return;
+    } else if (type == "Strip" && seen.fuse && in.string("content") == " ") {
+        const value * start = in.find("start");
+        const value * stop  = in.find("stop");
+        if (start && stop && (start->number == 0 || start->number == 1) && stop->number == 0) {
+            out.start = start->number == 1 ? text_rules::strip::one_space : text_rules::strip::nothing;
+            return;
+        }
+    } else if (type == "Metaspace" && !seen.fuse) {
+        seen.marks = true;
+        const value * scheme = in.find("prepend_scheme");
+        if ((!scheme || scheme->text != "never") && in.flag("add_prefix_space", true)) {
+            out.start = text_rules::strip::marks_of_first;
+        }
+        return;
+    }
+    refuse("the decoder " + quoted(type) + " is not done here, or not at this place; those of Llama's family are: Replace of "
+           "U+2581, ByteFallback, Fuse, Strip, and Metaspace");
+}
+
+std::vector<merge_rule> resolve_merges(const contents & in, const vocabulary & vocab) {
+    std::vector<merge_rule> rules;
+    std::string             both;
+    rules.reserve(in.merges.size() / 2);
+    auto id_of = [&](size_t merge, std::string_view piece) {
+        const int32_t id = vocab.ids.find(piece);
+        if (id < 0 || vocab.added_only(static_cast<size_t>(id))) {
+            refuse(format("merge %zu needs the piece %s, which the vocabulary does not have", merge, quoted(piece).c_str()));
+        }
+        return static_cast<symbol>(id);
+    };
+    for (size_t i = 0; i < in.merges.size() / 2; i++) {
+        const std::string_view left = in.merges[2 * i], right = in.merges[2 * i + 1];
+        both.assign(left).append(right);
+        rules.push_back({ id_of(i, left), id_of(i, right), static_cast<uint32_t>(i), id_of(i, both) });
+    }
+    return rules;
+}
+
+} // namespace
+
+void read_json(std::string_view json, tokenizer & out) {
+    contents     in    = read_contents(json);
+    vocabulary & vocab = out.vocab;
+    rank_rules   rules;
+    place_pieces(in, vocab);
+    find_ends(in, vocab);
+    rules.pieces = in.rules;
+    read_normalizer(in.normalizer, rules);
+    read_pre_tokenizer(in.pre_tokenizer, rules);
+
+    decoder_steps steps;
+    if (in.decoder.kind == json_reader::kind::null) { // tokenizers would put spaces between; nobody means that
+        steps = { true, true, true, true };
+        out.text.start = !rules.steps.empty() && rules.steps[0].prepend ? text_rules::strip::one_space
+                                                                        : text_rules::strip::nothing;
+    } else {
+        read_decoder(in.decoder, steps, out.text);
+    }
+    vocab.decodes_marks = steps.marks;
+    for (size_t id = 0; id < vocab.size(); id++) {
+        if (steps.bytes && vocab.kinds[id] != token_kind::none && vocabulary::byte_of(vocab.pieces[id]) >= 0) {
+            vocab.kinds[id] = token_kind::byte;
+        }
+    }
+    rules.merges = resolve_merges(in, vocab);
+    for (const added_token & token : in.added) {
+        (token.normalized ? rules.normalized : rules.raw)
+            .push_back({ token.text, static_cast<int32_t>(token.id), token.special, token.lstrip, token.rstrip, token.single_word });
+    }
+    out.encodes = std::make_unique<rank_encoder>(vocab, std::move(rules));
+}
+
+} // namespace kollama

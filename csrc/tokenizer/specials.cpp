@@ -1,0 +1,261 @@
+#include "tokenizer/specials.h"
+
+#include "tokenizer/chars.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace kollama {
+
+// ---- pattern_set ---------------------------------------------------------------------------------
+
+void pattern_set::build(const std::vector<special_token> & tokens) {
+    nodes_.assign(1, {});
+    n_patterns_ = tokens.size();
+    for (size_t i = 0; i < tokens.size(); i++) {
+        const std::string & text = tokens[i].text;
+        uint32_t            at   = 0;
+        for (char c : text) {
+            const uint8_t byte = static_cast<uint8_t>(c);
+            uint32_t      next = child(at, byte);
+            if (next == 0) {
+                next = static_cast<uint32_t>(nodes_.size());
+                node fresh;
+                fresh.byte         = byte;
+                fresh.depth        = nodes_[at].depth + 1;
+                fresh.next_sibling = nodes_[at].first_child;
+                nodes_.push_back(fresh);
+                nodes_[at].first_child = next;
+            }
+            at = next;
+        }
+        nodes_[at].pattern  = static_cast<int32_t>(i);
+        const uint8_t first = static_cast<uint8_t>(text[0]);
+        firsts_[first]      = true;
+        only_first_         = i == 0 || only_first_ == first ? first : -2;
+        for (unsigned second = 0; second < 256; second++) {
+            if (text.size() == 1 || second == static_cast<uint8_t>(text[1])) {
+                const unsigned pair = first * 256u + second;
+                pairs_[pair / 64] |= uint64_t{ 1 } << (pair % 64);
+            }
+        }
+    }
+}
+
+const char * pattern_set::next(const char * p, const char * end) const {
+    for (; p < end; p++) {
+        if (only_first_ >= 0) {
+            p = static_cast<const char *>(std::memchr(p, only_first_, static_cast<size_t>(end - p)));
+            if (!p) {
+                return end;
+            }
+        } else if (!firsts_[static_cast<uint8_t>(*p)]) {
+            continue;
+        }
+        const unsigned pair = static_cast<uint8_t>(*p) * 256u + (p + 1 < end ? static_cast<uint8_t>(p[1]) : 0u);
+        if (p + 1 == end || (pairs_[pair / 64] >> (pair % 64) & 1)) {
+            return p;
+        }
+    }
+    return end;
+}
+
+// ---- leftmost, longest ---------------------------------------------------------------------------
+
+namespace {
+
+// The character that ends before p.
+uint32_t last_char(const char * begin, const char * p) {
+    const char * start = p - 1;
+    while (start > begin && (static_cast<uint8_t>(*start) & 0xC0) == 0x80) {
+        start--;
+    }
+    uint32_t cp = 0;
+    return decode_utf8(start, p, &cp) ? cp : 0;
+}
+
+uint32_t first_char(const char * p, const char * end) {
+    uint32_t cp = 0;
+    return decode_utf8(p, end, &cp) ? cp : 0;
+}
+
+const char * skip_spaces_back(const char * begin, const char * p) {
+    while (p > begin && is_space(last_char(begin, p))) {
+        do {
+            p--;
+        } while ((static_cast<uint8_t>(*p) & 0xC0) == 0x80);
+    }
+    return p;
+}
+
+const char * skip_spaces(const char * p, const char * end) {
+    uint32_t cp;
+    for (size_t n; p < end && (n = decode_utf8(p, end, &cp)) > 0 && is_space(cp);) {
+        p += n;
+    }
+    return p;
+}
+
+} // namespace
+
+void leftmost_specials::build(std::vector<special_token> tokens) {
+    tokens_      = std::move(tokens);
+    all_special_ = std::all_of(tokens_.begin(), tokens_.end(), [](const special_token & t) { return t.is_special; });
+    patterns_.build(tokens_);
+}
+
+void leftmost_specials::split(std::string_view text, bool parse_special, std::vector<fragment> & out) const {
+    const char * begin = text.data();
+    const char * end   = begin + text.size();
+    const char * done  = begin; // what stands before is in a fragment
+    auto plain = [&](const char * until) {
+        if (done < until) {
+            out.push_back({ static_cast<size_t>(done - begin), static_cast<size_t>(until - begin), -1 });
+        }
+    };
+    for (const char * p = begin; (p = patterns_.next(p, end)) < end;) {
+        const special_token * token = nullptr;
+        patterns_.at(p, end, [&](size_t index, size_t) { token = &tokens_[index]; });
+        if (!token) {
+            p++;
+            continue;
+        }
+        const char * first = p;
+        const char * last  = p + token->text.size();
+        p                  = last; // the next search goes on here, whether or not this match counts
+        if (token->is_special && !parse_special) {
+            continue;
+        }
+        if (token->single_word && ((first > begin && is_word(last_char(begin, first))) ||
+                                   (last < end && is_word(first_char(last, end))))) {
+            continue;
+        }
+        if (token->lstrip) {
+            first = std::max(skip_spaces_back(begin, first), done);
+        }
+        if (token->rstrip) {
+            last = skip_spaces(last, end);
+        }
+        plain(first);
+        out.push_back({ static_cast<size_t>(first - begin), static_cast<size_t>(last - begin), token->id });
+        done = last;
+    }
+    plain(end);
+}
+
+// ---- the longest first ---------------------------------------------------------------------------
+
+void longest_first_specials::build(std::vector<special_token> tokens) {
+    // llama.cpp sorts by length alone and not stably: of equal lengths its order is what std::sort
+    // makes of them, so the same call on the same input.
+    std::sort(tokens.begin(), tokens.end(),
+              [](const special_token & a, const special_token & b) { return a.text.size() > b.text.size(); });
+    for (const special_token & token : tokens) {
+        for (set * to : { &all_, token.is_special ? nullptr : &plain_ }) {
+            if (to) {
+                to->tokens.push_back(token);
+                to->strips |= token.lstrip || token.rstrip;
+            }
+        }
+    }
+    all_.patterns.build(all_.tokens);
+    plain_.patterns.build(plain_.tokens);
+}
+
+void longest_first_specials::split(std::string_view text, bool parse_special, std::vector<fragment> & out) const {
+    (parse_special ? all_ : plain_).split(text, out);
+}
+
+// Only tokens that overlap compete, so each cluster of overlapping ones is settled by itself. Where
+// a token takes white space along, the whole text is one cluster.
+void longest_first_specials::set::split(std::string_view text, std::vector<fragment> & out) const {
+    const char *        begin = text.data();
+    const char *        end   = begin + text.size();
+    const char *        done  = begin;
+    std::vector<size_t> which;
+    std::vector<bool>   seen(tokens.size());
+    auto note = [&](const char * p, const char ** last) {
+        patterns.at(p, end, [&](size_t index, size_t length) {
+            *last = std::max(*last, p + length);
+            if (!seen[index]) {
+                seen[index] = true;
+                which.push_back(index);
+            }
+        });
+    };
+    auto plain = [&](const char * until) {
+        if (done < until) {
+            out.push_back({ static_cast<size_t>(done - begin), static_cast<size_t>(until - begin), -1 });
+        }
+    };
+    if (strips) {
+        const char * last = begin;
+        for (const char * p = begin; (p = patterns.next(p, end)) < end; p++) {
+            note(p, &last);
+        }
+        split_cluster(text, 0, text.size(), which, out);
+        return;
+    }
+    for (const char * p = begin; (p = patterns.next(p, end)) < end;) {
+        const char * first = p;
+        const char * last  = p;
+        note(p, &last);
+        if (last == first) {
+            p++;
+            continue;
+        }
+        for (p++; p < last; p++) {
+            note(p, &last);
+        }
+        plain(first);
+        split_cluster(text, static_cast<size_t>(first - begin), static_cast<size_t>(last - begin), which, out);
+        for (size_t index : which) {
+            seen[index] = false;
+        }
+        which.clear();
+        done = p = last;
+    }
+    plain(end);
+}
+
+void longest_first_specials::set::split_cluster(std::string_view text, size_t first, size_t last,
+                                                std::vector<size_t> & which, std::vector<fragment> & out) const {
+    const auto space = [](char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }; // isspace of the C locale
+    std::sort(which.begin(), which.end());
+    std::vector<fragment> now{ { first, last, -1 } }, next;
+    for (size_t index : which) {
+        const special_token & token = tokens[index];
+        next.clear();
+        for (fragment part : now) {
+            while (part.id < 0) {
+                const size_t match = text.substr(0, part.last).find(token.text, part.first);
+                if (match == std::string_view::npos) {
+                    break;
+                }
+                const size_t after = match + token.text.size();
+                size_t       left = match, right = after;
+                while (token.lstrip && left > part.first && space(text[left - 1])) {
+                    left--;
+                }
+                while (token.rstrip && right < part.last && space(text[right])) {
+                    right++;
+                }
+                if (left > part.first) {
+                    next.push_back({ part.first, left, -1 });
+                }
+                next.push_back({ left, right, token.id });
+                part.first = right;
+                if (right == part.last) {
+                    break;
+                }
+            }
+            if (part.id >= 0 || part.first < part.last) {
+                next.push_back(part);
+            }
+        }
+        now.swap(next);
+    }
+    out.insert(out.end(), now.begin(), now.end());
+}
+
+} // namespace kollama

@@ -1,0 +1,57 @@
+// A tokenizer, whole: a vocabulary, the way to encode with it, and what its tokens decode to.
+
+#pragma once
+
+#include "tokenizer/decode.h"
+#include "tokenizer/encoder.h"
+
+#include <functional>
+
+namespace kollama {
+
+class tokenizer {
+  public:
+    vocabulary               vocab;
+    std::unique_ptr<encoder> encodes; // may refer to vocab
+    text_rules               text;
+    bool                     native = true;   // not llama.cpp's
+    std::shared_ptr<void>    keeps;           // what encodes and render need alive
+    // Appends a token's bytes; where empty, the piece with U+2581 as a space, or the byte it names.
+    std::function<void(int32_t, std::string &)> render;
+
+    tokenizer()                              = default;
+    tokenizer(const tokenizer &)             = delete;
+    tokenizer & operator=(const tokenizer &) = delete;
+
+    // A token's bytes. Throws KOLLAMA_ERROR_TOKEN for an id outside the vocabulary.
+    std::string_view bytes(int32_t token) const { return vocab.check(token), texts().bytes(token); }
+
+    // Threads may call these at a time.
+    void encode(std::string_view text, bool add_bos, bool parse_special, token_buffer & out) const;
+    const text_table & texts() const; // built at the first call
+
+  private:
+    std::unique_ptr<encoder_state> borrow() const;
+    void                           give_back(std::unique_ptr<encoder_state> state) const;
+
+    mutable std::once_flag                              texts_once_;
+    mutable text_table                                  texts_;
+    mutable std::mutex                                  mutex_;
+    mutable std::vector<std::unique_ptr<encoder_state>> idle_;
+};
+
+// Reads a tokenizer.json, a legacy GGML .bin or a GGUF, by what the file begins with. For kinds of
+// GGUF vocabulary that are not done natively, llama.cpp's own tokenizer, on a model of its own.
+std::shared_ptr<tokenizer> read_tokenizer(const std::string & path);
+
+void read_json(std::string_view text, tokenizer & out);      // errors do not name the file
+void read_legacy(const std::string & path, tokenizer & out);
+
+// Throws KOLLAMA_ERROR_FORMAT with the first difference unless both have the same pieces at the same ids.
+void check_same_pieces(const vocabulary & file, const vocabulary & other);
+
+} // namespace kollama
+
+struct kollama_tokenizer : kollama::counted<KOLLAMA_HANDLE_TOKENIZER> {
+    std::shared_ptr<const kollama::tokenizer> tokenizer;
+};

@@ -1,0 +1,405 @@
+#include "tokenizer/units.h"
+
+#include <cstring>
+
+#if defined(__SSE2__) || (defined(_M_X64) && !defined(_M_ARM64EC))
+#    include <emmintrin.h>
+#    ifdef _MSC_VER
+#        include <intrin.h>
+#    endif
+#    define KOLLAMA_SSE2
+#endif
+
+namespace kollama {
+
+// ---- cache ---------------------------------------------------------------------------------------
+
+void unit_cache::put(const uint64_t * key, const int32_t * tokens, size_t n) {
+    if (n_puts_++ > entries_.size() && bits_ < LAST_BITS) {
+        grow();
+    }
+    entry * set = &entries_[set_of(key)];
+    if (set[0].n_tokens != 0) {
+        set[1] = set[0]; // the older of the two goes
+    }
+    std::copy(key, key + 4, set[0].key);
+    std::copy(tokens, tokens + n, set[0].tokens);
+    set[0].n_tokens = static_cast<uint32_t>(n);
+}
+
+void unit_cache::grow() {
+    std::vector<entry> old(size_t{ 1 } << (bits_ + 2));
+    old.swap(entries_);
+    bits_ += 2;
+    n_puts_ = 0;
+    for (const entry & e : old) {
+        if (e.n_tokens != 0) {
+            entry * set = &entries_[set_of(e.key)];
+            (set[0].n_tokens == 0 ? set[0] : set[1]) = e;
+        }
+    }
+}
+
+// ---- cutting text into units ---------------------------------------------------------------------
+
+namespace {
+
+constexpr char     MARK_LEAD = '\xE2';
+constexpr unsigned BLOCK     = 16;
+
+// Bit i: byte i is at most a space, or may begin U+2581. Only there can a unit end. Reads BLOCK bytes.
+unsigned may_cut(const char * p) {
+#ifdef KOLLAMA_SSE2
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i *>(p));
+    const __m128i low   = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(' ')), bytes);
+    const __m128i lead  = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(MARK_LEAD));
+    return static_cast<unsigned>(_mm_movemask_epi8(_mm_or_si128(low, lead)));
+#else
+    unsigned bits = 0;
+    for (unsigned i = 0; i < BLOCK; i++) {
+        bits |= static_cast<unsigned>(static_cast<uint8_t>(p[i]) <= ' ' || p[i] == MARK_LEAD) << i;
+    }
+    return bits;
+#endif
+}
+
+unsigned lowest_bit(unsigned bits) {
+#ifdef _MSC_VER
+    unsigned long index;
+    _BitScanForward(&index, bits);
+    return index;
+#else
+    return static_cast<unsigned>(__builtin_ctz(bits));
+#endif
+}
+
+struct key_masks {
+    struct mask {
+        uint64_t word[4];
+    } of[32];
+
+    constexpr key_masks() : of() {
+        for (size_t n = 0; n < 32; n++) {
+            for (size_t i = 0; i < 4; i++) {
+                const size_t n_here = n <= i * 8 ? 0 : n - i * 8;
+                of[n].word[i]       = n_here >= 8 ? UINT64_MAX : (uint64_t{ 1 } << n_here * 8) - 1;
+            }
+        }
+    }
+    constexpr const mask & operator[](size_t n) const { return of[n]; }
+};
+
+constexpr key_masks MASKS; // little-endian, as every platform with wheels is
+
+// The n <= 31 bytes at p, zeros after them, n in the last byte. Reads 32 bytes where far says so.
+void load_key(const char * p, size_t n, bool far, uint64_t * key) {
+    if (far) {
+        std::memcpy(key, p, 32);
+    } else {
+        key[0] = key[1] = key[2] = key[3] = 0;
+        std::memcpy(key, p, n);
+    }
+    for (size_t i = 0; i < 4; i++) {
+        key[i] &= MASKS[n].word[i];
+    }
+    key[3] |= uint64_t{ n } << 56;
+}
+
+} // namespace
+
+bool unit_encoder::mark_at(const char * p, const char * end) const {
+    return (*p == ' ' && pieces_.rules().space_is_mark) ||
+           (*p == MARK_LEAD && end - p >= 3 && p[1] == MARK[1] && p[2] == MARK[2]);
+}
+
+const char * unit_encoder::skip_marks(const char * p, const char * end) const {
+    while (p < end && mark_at(p, end)) {
+        p += *p == ' ' ? 1 : 3;
+    }
+    return p;
+}
+
+// Whether a unit that began at begin may end before p, which is not begin.
+bool unit_encoder::cut_at(const char * begin, const char * p, const char * end) const {
+    if (mark_at(p, end)) {
+        if (pieces_.rules().split_marks) {
+            return true;
+        }
+        if (!pieces_.cuts_marks()) {
+            return false;
+        }
+        if (pieces_.always_cuts_before_mark()) {
+            return true;
+        }
+        const char * start = p - 1;
+        while (start > begin && (static_cast<uint8_t>(*start) & 0xC0) == 0x80) {
+            start--;
+        }
+        uint32_t   previous = 0;
+        const bool known    = decode_utf8(start, p, &previous) != 0;
+        return known && !mark_at(start, p) && pieces_.cuts_before_mark(previous);
+    }
+    return static_cast<uint8_t>(*p) < 128 && pieces_.is_alone(static_cast<uint8_t>(*p));
+}
+
+// Where the unit that begins at begin ends; p is where its end may be looked for.
+const char * unit_encoder::unit_end(const char * begin, const char * p, const char * end) const {
+    while (text_end_ - p >= static_cast<ptrdiff_t>(BLOCK)) {
+        for (unsigned bits = may_cut(p); bits != 0; bits &= bits - 1) {
+            const char * at = p + lowest_bit(bits);
+            if (at >= end) {
+                return end;
+            }
+            if (cut_at(begin, at, end)) {
+                return at;
+            }
+        }
+        p += BLOCK;
+        if (p >= end) {
+            return end;
+        }
+    }
+    for (; p < end; p++) {
+        if ((static_cast<uint8_t>(*p) <= ' ' || *p == MARK_LEAD) && cut_at(begin, p, end)) {
+            return p;
+        }
+    }
+    return end;
+}
+
+void unit_encoder::encode(std::string_view text, bool mark_first, size_t offset, token_buffer & out) {
+    const char * p   = text.data();
+    const char * end = p + text.size();
+    text_       = p;
+    text_end_   = end;
+    offset_     = offset;
+    with_spans_ = out.with_spans();
+    if (pieces_.rules().ignore_merges && !pieces_.rules().split_marks) {
+        encode_fresh(p, end, mark_first, out); // the whole text is one word, and may be one piece
+        return;
+    }
+    if (mark_first && p < end) {
+        const bool   joins = !pieces_.rules().split_marks;
+        const char * rest  = joins ? skip_marks(p, end) : p;
+        // A mark alone where what follows is cut off from it.
+        const bool   alone = rest < end && (mark_at(rest, end) || cut_at(p, rest, end));
+        const char * stop  = alone ? rest : unit_end(p, rest, end);
+        encode_unit(p, stop, true, out);
+        p = stop;
+    }
+    while (p < end) {
+        const char * from = p + 1;
+        if (mark_at(p, end)) {
+            from = pieces_.rules().split_marks ? p + (*p == ' ' ? 1 : 3) : skip_marks(p, end);
+        } else if (static_cast<uint8_t>(*p) < 128 && pieces_.is_alone(static_cast<uint8_t>(*p))) {
+            encode_unit(p, from, false, out);
+            p = from;
+            continue;
+        }
+        const char * stop = unit_end(p, from, end);
+        encode_unit(p, stop, false, out);
+        p = stop;
+    }
+}
+
+// ---- one unit ------------------------------------------------------------------------------------
+
+void unit_encoder::encode_unit(const char * p, const char * end, bool mark_first, token_buffer & out) {
+    const size_t n = static_cast<size_t>(end - p) + (mark_first ? MARK.size() : 0);
+    if (with_spans_) {
+        encode_long(p, end, mark_first, out);
+        return;
+    }
+    if (n > unit_cache::MAX_BYTES) {
+        encode_long(p, end, mark_first, out);
+        return;
+    }
+    uint64_t key[4];
+    if (mark_first) {
+        char bytes[32];
+        std::memcpy(bytes, MARK.data(), MARK.size());
+        std::memcpy(bytes + MARK.size(), p, n - MARK.size());
+        load_key(bytes, n, false, key);
+    } else {
+        load_key(p, n, text_end_ - p >= 32, key);
+    }
+    if (const unit_cache::entry * hit = cache_.find(key)) {
+        std::memcpy(out.room(unit_cache::MAX_TOKENS + 1), hit->tokens, sizeof(hit->tokens));
+        out.advance(hit->n_tokens);
+        return;
+    }
+    const size_t before = out.size();
+    encode_fresh(p, end, mark_first, out);
+    const size_t made = out.size() - before;
+    if (made > 0 && made <= unit_cache::MAX_TOKENS) {
+        cache_.put(key, out.data() + before, made);
+    }
+}
+
+// A long unit is cut further where no piece has the two characters side by side.
+void unit_encoder::encode_long(const char * p, const char * end, bool mark_first, token_buffer & out) {
+    if (!pieces_.cuts_pairs() || pieces_.rules().ignore_merges) {
+        encode_fresh(p, end, mark_first, out);
+        return;
+    }
+    const char * begin    = p;
+    uint32_t     previous = MARK_CP, cp = 0;
+    for (const char * at = p; at < end; previous = cp) {
+        const size_t n = decode_utf8(at, end, &cp);
+        if (n == 0) {
+            break; // encode_fresh says so
+        }
+        cp = cp == ' ' && pieces_.rules().space_is_mark ? MARK_CP : cp;
+        if ((at > p || mark_first) && !pieces_.may_join(previous, cp)) {
+            if (at > begin || mark_first) {
+                const bool small = !with_spans_ && at - begin + 3 <= static_cast<ptrdiff_t>(unit_cache::MAX_BYTES);
+                small ? encode_unit(begin, at, mark_first, out) : encode_fresh(begin, at, mark_first, out);
+            }
+            begin      = at;
+            mark_first = false;
+        }
+        at += n;
+    }
+    const bool small = !with_spans_ && end - begin + 3 <= static_cast<ptrdiff_t>(unit_cache::MAX_BYTES);
+    small ? encode_unit(begin, end, mark_first, out) : encode_fresh(begin, end, mark_first, out);
+}
+
+bool unit_encoder::whole_piece(const char * p, const char * end, bool mark_first, token_buffer & out) {
+    if (end - p > 1024) {
+        return false; // longer than any piece
+    }
+    scratch_.assign(mark_first ? MARK : "");
+    for (const char * at = p; at < end; at++) {
+        if (*at == ' ' && pieces_.rules().space_is_mark) {
+            scratch_ += MARK;
+        } else {
+            scratch_ += *at;
+        }
+    }
+    const int32_t id = vocab_.ids.find(scratch_);
+    if (id < 0 || vocab_.added_only(static_cast<size_t>(id))) {
+        return false;
+    }
+    const size_t first = offset_ + static_cast<size_t>(p - text_);
+    out.push(id, { static_cast<uint32_t>(first), static_cast<uint32_t>(first + static_cast<size_t>(end - p)) });
+    return true;
+}
+
+void unit_encoder::encode_fresh(const char * p, const char * end, bool mark_first, token_buffer & out) {
+    if (pieces_.rules().ignore_merges && whole_piece(p, end, mark_first, out)) {
+        return;
+    }
+    size_t n = symbolise(p, end, mark_first);
+    span * spans = with_spans_ ? spans_.data() : nullptr;
+    n = merger_.merge(symbols_.data(), spans, n);
+    emit(symbols_.data(), spans, n, out);
+}
+
+size_t unit_encoder::symbolise(const char * p, const char * end, bool mark_first) {
+    // A character gives at most as many symbols as it has bytes, and so does a mark in front; a
+    // space that is a mark may be spelled with three.
+    const size_t most = static_cast<size_t>(end - p) * (pieces_.of(MARK_CP) == NO_SYMBOL ? 3 : 1) + 4;
+    if (symbols_.size() < most) {
+        symbols_.resize(most * 2);
+    }
+    if (with_spans_ && spans_.size() < symbols_.size()) {
+        spans_.resize(symbols_.size());
+    }
+    symbol *   out = symbols_.data();
+    span       pending{ 0, 0 };
+    bool       waits = false; // unknown characters that have not been written yet
+    const bool fuse  = pieces_.rules().fuse_unk;
+    auto put = [&](symbol s, span where) {
+        if (with_spans_) {
+            spans_[static_cast<size_t>(out - symbols_.data())] = where;
+        }
+        *out++ = s;
+    };
+    auto add = [&](uint32_t cp, symbol s, const char * from, size_t n) {
+        const uint32_t first = static_cast<uint32_t>(offset_ + static_cast<size_t>(from - text_));
+        const span     where{ first, first + static_cast<uint32_t>(n) };
+        if (s != NO_SYMBOL) {
+            if (waits) {
+                put(pieces_.unknown(), pending);
+                waits = false;
+            }
+            put(s, where);
+            return;
+        }
+        char         bytes[4];
+        const size_t n_bytes = encode_utf8(cp, bytes);
+        bool         spelled = true;
+        for (size_t i = 0; i < n_bytes; i++) {
+            spelled &= pieces_.of_byte(static_cast<uint8_t>(bytes[i])) != NO_SYMBOL;
+        }
+        if (spelled) {
+            // What waits stays waiting: the order that tokenizers' BPE::merge_word has.
+            for (size_t i = 0; i < n_bytes; i++) {
+                put(pieces_.of_byte(static_cast<uint8_t>(bytes[i])), where);
+            }
+        } else if (pieces_.unknown() != NO_SYMBOL) {
+            if (waits && fuse) {
+                pending.last = where.last;
+                return;
+            }
+            if (waits) {
+                put(pieces_.unknown(), pending);
+            }
+            pending = where;
+            waits   = true;
+        }
+    };
+    if (mark_first) {
+        // The mark counts as part of the character it stands before, as in tokenizers' offsets.
+        uint32_t     cp;
+        const size_t n = p < text_end_ ? decode_utf8(p, text_end_, &cp) : 0;
+        add(MARK_CP, pieces_.of(MARK_CP), p, n);
+    }
+    while (p < end) {
+        const uint8_t byte = static_cast<uint8_t>(*p);
+        if (byte < 128) {
+            const bool mark = byte == ' ' && pieces_.rules().space_is_mark;
+            add(mark ? MARK_CP : byte, pieces_.of_ascii(byte), p, 1);
+            p++;
+            continue;
+        }
+        uint32_t     cp;
+        const size_t n = decode_utf8(p, end, &cp);
+        if (n == 0) {
+            throw failure(KOLLAMA_ERROR_TOKEN, format("the bytes are not UTF-8: byte %zu cannot stand where it does",
+                                                      offset_ + static_cast<size_t>(p - text_)));
+        }
+        add(cp, pieces_.of(cp), p, n);
+        p += n;
+    }
+    if (waits) {
+        put(pieces_.unknown(), pending);
+    }
+    return static_cast<size_t>(out - symbols_.data());
+}
+
+void unit_encoder::emit(const symbol * symbols, const span * spans, size_t n, token_buffer & out) {
+    const size_t n_tokens = pieces_.n_tokens();
+    int32_t *    to       = out.room(n);
+    size_t       i        = 0;
+    if (!spans) {
+        for (; i < n && symbols[i] < n_tokens; i++) {
+            to[i] = static_cast<int32_t>(symbols[i]);
+        }
+        out.advance(i);
+    }
+    for (; i < n; i++) {
+        const span where = spans ? spans[i] : span{};
+        if (symbols[i] < n_tokens) {
+            out.push(static_cast<int32_t>(symbols[i]), where);
+            continue;
+        }
+        int32_t      ids[4];
+        const size_t count = pieces_.spell(symbols[i], ids);
+        for (size_t k = 0; k < count; k++) {
+            out.push(ids[k], where);
+        }
+    }
+}
+
+} // namespace kollama

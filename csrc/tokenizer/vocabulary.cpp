@@ -1,0 +1,92 @@
+#include "tokenizer/vocabulary.h"
+
+#include <cstring>
+
+namespace kollama {
+namespace {
+
+constexpr uint64_t ODD = 0x9E3779B97F4A7C15u; // 2^64 / golden ratio
+
+uint64_t hash_of(std::string_view text) {
+    uint64_t     hash = text.size() * ODD;
+    const char * p    = text.data();
+    size_t       left = text.size();
+    for (; left >= 8; p += 8, left -= 8) {
+        uint64_t part;
+        std::memcpy(&part, p, 8);
+        hash = (hash ^ part) * ODD;
+        hash ^= hash >> 29;
+    }
+    if (left > 0) {
+        uint64_t part = 0;
+        std::memcpy(&part, p, left);
+        hash = (hash ^ part) * ODD;
+        hash ^= hash >> 29;
+    }
+    return hash * ODD;
+}
+
+int hex_digit(char c) {
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+} // namespace
+
+std::pair<int32_t, int32_t> string_index::build(const string_list & strings) {
+    std::pair<int32_t, int32_t> doubles{ -1, -1 };
+    unsigned bits = 4;
+    while ((size_t{ 1 } << bits) < strings.size() * 2) {
+        bits++;
+    }
+    strings_ = &strings;
+    shift_   = 64 - bits;
+    slots_.assign(size_t{ 1 } << bits, 0);
+    const size_t mask = slots_.size() - 1;
+    for (size_t i = 0; i < strings.size(); i++) {
+        const uint64_t hash = hash_of(strings[i]);
+        size_t         slot = hash >> shift_;
+        for (; slots_[slot] != 0; slot = (slot + 1) & mask) {
+            const size_t other = (slots_[slot] & UINT32_MAX) - 1;
+            if (slots_[slot] >> 32 == (hash & UINT32_MAX) && strings[other] == strings[i]) {
+                if (doubles.first < 0) {
+                    doubles = { static_cast<int32_t>(other), static_cast<int32_t>(i) };
+                }
+                break;
+            }
+        }
+        slots_[slot] = (hash & UINT32_MAX) << 32 | (i + 1);
+    }
+    return doubles;
+}
+
+int32_t string_index::find(std::string_view text) const {
+    if (slots_.empty()) {
+        return -1;
+    }
+    const uint64_t hash = hash_of(text);
+    const size_t   mask = slots_.size() - 1;
+    for (size_t slot = hash >> shift_; slots_[slot] != 0; slot = (slot + 1) & mask) {
+        const size_t i = (slots_[slot] & UINT32_MAX) - 1;
+        if (slots_[slot] >> 32 == (hash & UINT32_MAX) && (*strings_)[i] == text) {
+            return static_cast<int32_t>(i);
+        }
+    }
+    return -1;
+}
+
+void vocabulary::check(int32_t token) const {
+    if (token < 0 || static_cast<size_t>(token) >= size() || kinds[token] == token_kind::none) {
+        throw failure(KOLLAMA_ERROR_TOKEN,
+                      format("token id %d is outside the vocabulary, 0 to %d", token, static_cast<int>(size()) - 1));
+    }
+}
+
+int vocabulary::byte_of(std::string_view piece) {
+    if (piece.size() != 6 || piece.substr(0, 3) != "<0x" || piece[5] != '>') {
+        return -1;
+    }
+    const int high = hex_digit(piece[3]), low = hex_digit(piece[4]);
+    return high < 0 || low < 0 ? -1 : high * 16 + low;
+}
+
+} // namespace kollama
