@@ -2,26 +2,70 @@
 
 #include <algorithm>
 
+#ifdef _MSC_VER
+#    include <intrin.h>
+#endif
+
 namespace kollama {
 
-void merge_table::build(const std::vector<merge_rule> & rules) {
-    unsigned bits = 4;
-    while ((size_t{ 1 } << bits) < rules.size() + rules.size() / 2) {
-        bits++;
+void merge_table::build(std::vector<merge_rule> rules) {
+    if (rules.size() >= NO_RULE) {
+        throw failure(KOLLAMA_ERROR_FORMAT, format("%zu merges are more than the %u that fit here", rules.size(), NO_RULE - 1));
     }
-    shift_ = 64 - bits;
-    mask_  = (size_t{ 1 } << bits) - 1;
-    slots_.assign(mask_ + 1, EMPTY);
-    results_.assign(mask_ + 1, 0);
-    for (const merge_rule & rule : rules) {
-        const uint64_t key = uint64_t{ rule.left } << SYMBOL_BITS | rule.right;
-        size_t         i   = key * MULTIPLIER >> shift_;
-        while (slots_[i] != EMPTY && slots_[i] >> RANK_BITS != key) {
-            i = (i + 1) & mask_;
+    const auto by_rank = [](const merge_rule & a, const merge_rule & b) { return a.rank < b.rank; };
+    if (!std::is_sorted(rules.begin(), rules.end(), by_rank)) {
+        std::stable_sort(rules.begin(), rules.end(), by_rank);
+    }
+    results_.clear();
+    results_.reserve(rules.size());
+    orders_.clear();
+    ties_ = false;
+    for (size_t n = 0; n < rules.size(); n++) {
+        results_.push_back(rules[n].result);
+        ties_ |= n > 0 && rules[n].rank == rules[n - 1].rank;
+    }
+    for (size_t n = 0; ties_ && n < rules.size(); n++) {
+        orders_.push_back(n > 0 && rules[n].rank == rules[n - 1].rank ? orders_.back() : static_cast<uint32_t>(n));
+    }
+    n_slots_ = rules.size() * 5 / 2 + 8; // with two places each, less than half full has room for all, nearly always
+    for (size_t n = 0; n == 0 || n < rules.size();) {
+        if (n == 0) {
+            slots_ = big_array<uint64_t>(n_slots_);
+            std::fill(slots_.data(), slots_.data() + n_slots_, EMPTY);
         }
-        slots_[i]   = key << RANK_BITS | rule.rank;
-        results_[i] = rule.result;
+        if (rules.empty()) {
+            break;
+        }
+        if (put(key_of(rules[n].left, rules[n].right) << RULE_BITS | n)) {
+            n++;
+        } else { // else with other places
+            seed_    = (seed_ ^ seed_ >> 29) * 0x9E3779B97F4A7C15u | 1;
+            n_slots_ = n_slots_ + n_slots_ / 8;
+            n        = 0;
+        }
     }
+}
+
+// Puts a slot in one of its two places. What was there moves to its other one, and so on; false
+// where that goes round in a circle.
+bool merge_table::put(uint64_t slot) {
+    const places where = place(slot >> RULE_BITS);
+    for (uint32_t at : { where.first, where.second }) {
+        if (slots_[at] >> RULE_BITS == slot >> RULE_BITS) {
+            slots_[at] = slot;
+            return true;
+        }
+    }
+    uint32_t at = slots_[where.first] == EMPTY ? where.first : where.second;
+    for (int moves = 0; moves < 200; moves++) {
+        std::swap(slots_[at], slot);
+        if (slot == EMPTY) {
+            return true;
+        }
+        const places other = place(slot >> RULE_BITS);
+        at                 = other.first == at ? other.second : other.first;
+    }
+    return false;
 }
 
 size_t merger::merge(symbol * symbols, span * spans, size_t n) {
@@ -29,38 +73,42 @@ size_t merger::merge(symbol * symbols, span * spans, size_t n) {
 }
 
 size_t merger::merge_short(symbol * symbols, span * spans, size_t n) {
-    uint32_t ranks[SHORT], slots[SHORT];
+    uint32_t rules[SHORT], orders[SHORT];
+    auto look = [&](size_t i) {
+        rules[i]  = table_.find(symbols[i], symbols[i + 1]);
+        orders[i] = rules[i] == NO_RULE ? NO_RULE : table_.order(rules[i]);
+    };
     for (size_t i = 0; i + 1 < n; i++) {
-        ranks[i] = table_.find(symbols[i], symbols[i + 1], &slots[i]);
+        look(i);
     }
     while (n > 1) {
-        uint32_t best = NO_RANK;
+        uint32_t best = NO_RULE;
         size_t   at   = 0;
         for (size_t i = 0; i + 1 < n; i++) {
-            if (ranks[i] < best) {
-                best = ranks[i];
+            if (orders[i] < best) {
+                best = orders[i];
                 at   = i;
             }
         }
-        if (best == NO_RANK) {
+        if (best == NO_RULE) {
             break;
         }
-        symbols[at] = table_.result(slots[at]);
+        symbols[at] = table_.result(rules[at]);
         if (spans) {
             spans[at].last = spans[at + 1].last;
             std::copy(spans + at + 2, spans + n, spans + at + 1);
         }
         n--;
         for (size_t i = at + 1; i < n; i++) {
-            symbols[i]   = symbols[i + 1];
-            ranks[i - 1] = ranks[i];
-            slots[i - 1] = slots[i];
+            symbols[i]    = symbols[i + 1];
+            rules[i - 1]  = rules[i];
+            orders[i - 1] = orders[i];
         }
         if (at + 1 < n) {
-            ranks[at] = table_.find(symbols[at], symbols[at + 1], &slots[at]);
+            look(at);
         }
         if (at > 0) {
-            ranks[at - 1] = table_.find(symbols[at - 1], symbols[at], &slots[at - 1]);
+            look(at - 1);
         }
     }
     return n;
@@ -72,10 +120,9 @@ size_t merger::merge_long(symbol * symbols, span * spans, size_t n) {
         return a.rank != b.rank ? a.rank > b.rank : a.at > b.at;
     };
     auto look = [&](uint32_t left, uint32_t right) {
-        uint32_t       slot;
-        const uint32_t rank = table_.find(symbols[left], symbols[right], &slot);
-        if (rank != NO_RANK) {
-            heap_.push_back({ rank, left, symbols[left], symbols[right], table_.result(slot) });
+        const uint32_t rule = table_.find(symbols[left], symbols[right]);
+        if (rule != NO_RULE) {
+            heap_.push_back({ table_.order(rule), left, symbols[left], symbols[right], table_.result(rule) });
             return true;
         }
         return false;
@@ -122,6 +169,100 @@ size_t merger::merge_long(symbol * symbols, span * spans, size_t n) {
         }
     }
     return kept;
+}
+
+// ---- several at a time ---------------------------------------------------------------------------
+
+namespace {
+
+uint32_t lowest_bit(uint32_t bits) {
+#ifdef _MSC_VER
+    unsigned long index;
+    _BitScanForward(&index, bits);
+    return index;
+#else
+    return static_cast<uint32_t>(__builtin_ctz(bits));
+#endif
+}
+
+uint32_t highest_bit(uint32_t bits) {
+#ifdef _MSC_VER
+    unsigned long index;
+    _BitScanReverse(&index, bits);
+    return index;
+#else
+    return 31u - static_cast<uint32_t>(__builtin_clz(bits));
+#endif
+}
+
+} // namespace
+
+template <bool Ties> inline void lockstep_merger::set(unit & u, uint32_t at, uint32_t rule) {
+    u.keys[at] = static_cast<int32_t>((Ties ? table_.order(rule) : rule) << 5 | at);
+    if (Ties) {
+        u.rules[at] = rule;
+    }
+}
+
+// Looks up the pairs that the last merge has made and does the next one; false where there is none.
+template <bool Ties> inline bool lockstep_merger::step(unit & u) {
+    set<Ties>(u, u.at, table_.find_at(u.right_place, u.symbols[u.at], u.symbols[u.right]));
+    set<Ties>(u, u.left, table_.find_at(u.left_place, u.symbols[u.left], u.symbols[u.at]));
+    return merge_best<Ties>(u);
+}
+
+template <bool Ties> inline bool lockstep_merger::merge_best(unit & u) {
+    int32_t best = NONE;
+    for (uint32_t i = 0; i < u.n; i += 8) {
+        for (uint32_t k = 0; k < 8; k++) {
+            best = std::min(best, u.keys[i + k]);
+        }
+    }
+    if (best == NONE) {
+        return false;
+    }
+    const uint32_t at    = static_cast<uint32_t>(best) & 31;
+    const uint32_t after = u.alive >> at >> 1; // bit i: position at + 1 + i
+    const uint32_t next  = at + 1 + lowest_bit(after);
+    const uint32_t rest  = after & (after - 1); // never 0: the guard at the end merges with nothing
+    u.alive ^= uint32_t{ 1 } << next;
+    u.keys[next]  = NONE;
+    u.symbols[at] = table_.result(Ties ? u.rules[at] : static_cast<uint32_t>(best) >> 5);
+    u.at          = at;
+    u.right       = at + 1 + lowest_bit(rest);
+    u.left        = highest_bit(u.alive & ((uint32_t{ 1 } << at) - 1));
+    u.right_place = table_.place(u.symbols[at], u.symbols[u.right]);
+    u.left_place  = table_.place(u.symbols[u.left], u.symbols[at]);
+    table_.prefetch(u.right_place);
+    table_.prefetch(u.left_place);
+    return true;
+}
+
+template <bool Ties> void lockstep_merger::run() {
+    for (size_t i = 0; i < n_pairs_; i++) {
+        unit &         u  = units_[pairs_[i].at / STRIDE];
+        const uint32_t at = pairs_[i].at % STRIDE;
+        set<Ties>(u, at, table_.find_at(pairs_[i].place, u.symbols[at], u.symbols[at + 1]));
+    }
+    uint8_t active[MAX_UNITS];
+    size_t  n_active = 0;
+    for (size_t i = 0; i < n_units_; i++) {
+        active[n_active] = static_cast<uint8_t>(i);
+        n_active += merge_best<Ties>(units_[i]);
+    }
+    while (n_active > 0) {
+        size_t kept = 0;
+        for (size_t i = 0; i < n_active; i++) {
+            const uint8_t which = active[i];
+            active[kept]        = which;
+            kept += step<Ties>(units_[which]);
+        }
+        n_active = kept;
+    }
+}
+
+void lockstep_merger::run() {
+    table_.has_ties() ? run<true>() : run<false>();
 }
 
 } // namespace kollama

@@ -8,16 +8,19 @@
 
 #pragma once
 
+#include "tokenizer/big_array.h"
 #include "tokenizer/vocabulary.h"
+
+#include <algorithm>
 
 namespace kollama {
 
 using symbol = uint32_t;
 
 constexpr unsigned SYMBOL_BITS = 20;
-constexpr unsigned RANK_BITS   = 24;
+constexpr unsigned RULE_BITS   = 24;
 constexpr symbol   NO_SYMBOL   = (1u << SYMBOL_BITS) - 1;
-constexpr uint32_t NO_RANK     = UINT32_MAX;
+constexpr uint32_t NO_RULE     = (1u << RULE_BITS) - 1;
 
 struct merge_rule {
     symbol   left, right;
@@ -25,38 +28,65 @@ struct merge_rule {
     symbol   result;
 };
 
-// (left, right) -> rank and result. A slot is one word: 20 + 20 bits of key, 24 of rank, so a probe
-// is one load; the results lie apart, read only when a merge is made.
+// (left, right) -> the rule that merges them. A cuckoo hash: a pair is in one of two slots or in
+// none, so that a look-up has no branch at all, since whether a pair merges is as good as random.
 class merge_table {
   public:
     // Of rules for the same pair the last one wins.
-    void build(const std::vector<merge_rule> & rules);
+    void build(std::vector<merge_rule> rules);
 
-    // The slot of the pair, and its rank; NO_RANK where no rule merges it.
-    uint32_t find(symbol left, symbol right, uint32_t * slot) const {
-        const uint64_t key = uint64_t{ left } << SYMBOL_BITS | right;
-        for (size_t i = key * MULTIPLIER >> shift_;; i = (i + 1) & mask_) {
-            const uint64_t entry = slots_[i];
-            if (entry >> RANK_BITS == key) {
-                *slot = static_cast<uint32_t>(i);
-                return static_cast<uint32_t>(entry & ((1u << RANK_BITS) - 1));
-            }
-            if (entry == EMPTY) {
-                return NO_RANK;
-            }
-        }
+    // The number of the pair's rule, or NO_RULE. Rules are numbered by rank.
+    uint32_t find(symbol left, symbol right) const { return find_at(place(left, right), left, right); }
+
+    // In two steps, so that the slots can be on their way into the cache meanwhile.
+    struct places {
+        uint32_t first, second;
+    };
+    places place(symbol left, symbol right) const { return place(key_of(left, right)); }
+    void prefetch(places at) const {
+#if defined(__GNUC__)
+        __builtin_prefetch(slots_.data() + at.first);
+        __builtin_prefetch(slots_.data() + at.second);
+#endif
+    }
+    uint32_t find_at(places at, symbol left, symbol right) const {
+        const uint64_t key    = key_of(left, right);
+        const uint64_t one    = slots_[at.first], two = slots_[at.second];
+        const uint64_t first  = mask(one >> RULE_BITS == key);
+        const uint64_t second = mask(two >> RULE_BITS == key);
+        return static_cast<uint32_t>((one & first) | (two & second) | ~(first | second)) & NO_RULE;
     }
 
-    symbol result(uint32_t slot) const { return results_[slot]; }
+    symbol   result(uint32_t rule) const { return results_[rule]; }
+    // Lower is merged first; equal where rules are of equal rank, of which the leftmost comes first.
+    uint32_t order(uint32_t rule) const { return ties_ && rule != NO_RULE ? orders_[rule] : rule; }
+    bool     has_ties() const { return ties_; } // else order() is the rule's number
 
   private:
-    static constexpr uint64_t MULTIPLIER = 0x9E3779B97F4A7C15u;
-    static constexpr uint64_t EMPTY      = UINT64_MAX; // the key of NO_SYMBOL twice, which no rule has
+    static constexpr uint64_t EMPTY = UINT64_MAX; // the key of NO_SYMBOL twice, which no rule has
 
-    std::vector<uint64_t> slots_ = std::vector<uint64_t>(2, EMPTY);
+    // All ones where is. Opaque, or compilers make the branch of it that it is there to avoid.
+    static uint64_t mask(bool is) {
+        uint64_t ones = uint64_t{ 0 } - is;
+#if defined(__GNUC__)
+        __asm__("" : "+r"(ones));
+#endif
+        return ones;
+    }
+    static uint64_t key_of(symbol left, symbol right) { return uint64_t{ left } << SYMBOL_BITS | right; }
+    places place(uint64_t key) const {
+        const uint64_t one = key * 0x9E3779B97F4A7C15u;
+        const uint64_t two = (one ^ one >> 32) * seed_;
+        return { static_cast<uint32_t>((one >> 32) * n_slots_ >> 32), static_cast<uint32_t>((two >> 32) * n_slots_ >> 32) };
+    }
+    bool put(uint64_t slot);
+
+    big_array<uint64_t>   slots_; // key << RULE_BITS | rule
+    uint64_t              n_slots_ = 0;
+    uint64_t              seed_    = 0xC2B2AE3D27D4EB4Fu;
     std::vector<symbol>   results_;
-    size_t                mask_  = 1;
-    unsigned              shift_ = 63;
+    std::vector<uint32_t> orders_;
+    bool                  ties_ = false;
 };
 
 // A stretch of the text, in bytes.
@@ -75,7 +105,7 @@ class merger {
     size_t merge(symbol * symbols, span * spans, size_t n);
 
   private:
-    static constexpr size_t SHORT = 40; // where both ways take the same time, measured on Korean text
+    static constexpr size_t SHORT = 40; // where both ways take about the same time
 
     size_t merge_short(symbol * symbols, span * spans, size_t n);
     size_t merge_long(symbol * symbols, span * spans, size_t n);
@@ -92,6 +122,83 @@ class merger {
     const merge_table &    table_;
     std::vector<node>      nodes_;
     std::vector<candidate> heap_;
+};
+
+// Several short units at a time, one merge of each in turn: what a unit looks up next is fetched
+// while the others go on, since the table is larger than the caches near the core. A guard stands on
+// each side of a unit and merges with nothing, and the loops have few branches to be guessed wrong:
+// of the time that single units took, wrong guesses were more than half.
+class lockstep_merger {
+  public:
+    static constexpr size_t MAX_UNITS   = 32;
+    static constexpr size_t MAX_SYMBOLS = 30; // of a unit
+
+    explicit lockstep_merger(const merge_table & table) : table_(table) {}
+
+    // One unit: begin(), add() for each of at most MAX_SYMBOLS symbols, end(). Without end() it was
+    // never there.
+    void begin() {
+        unit & u     = units_[n_units_];
+        u.n          = 0;
+        u.symbols[0] = NO_SYMBOL;
+        std::fill(u.keys, u.keys + 8, NONE);
+        n_new_pairs_ = n_pairs_;
+    }
+    void add(symbol s) {
+        unit & u = units_[n_units_];
+        pair & p = pairs_[n_new_pairs_];
+        p.at     = static_cast<uint32_t>(n_units_ * STRIDE) + u.n;
+        p.place  = table_.place(u.symbols[u.n], s);
+        table_.prefetch(p.place);
+        n_new_pairs_ += u.n > 0; // the first has only the guard before it
+        u.symbols[++u.n] = s;
+    }
+    size_t end() {
+        unit & u           = units_[n_units_];
+        u.symbols[u.n + 1] = NO_SYMBOL;
+        u.alive            = static_cast<uint32_t>((uint64_t{ 4 } << u.n) - 1);
+        if (u.n > 8) {
+            std::fill(u.keys + 8, u.keys + STRIDE, NONE);
+        }
+        n_pairs_ = n_new_pairs_;
+        return n_units_++;
+    }
+
+    void run();
+    void clear() { n_units_ = n_pairs_ = 0; }
+
+    // What a unit became: the symbols whose bits are set.
+    uint32_t       rest(size_t i) const { return units_[i].alive & ~(1u | uint32_t{ 2 } << units_[i].n); }
+    const symbol * symbols(size_t i) const { return units_[i].symbols; }
+
+  private:
+    static constexpr int32_t NONE   = static_cast<int32_t>(NO_RULE << 5); // and all above
+    static constexpr size_t  STRIDE = MAX_SYMBOLS + 2;
+
+    struct unit {
+        uint32_t n;                       // symbols[1] to symbols[n] to begin with
+        uint32_t alive;                   // bit i: symbols[i] has not been merged into one before it
+        uint32_t left, at, right;         // positions side by side since the last merge, at it
+        merge_table::places left_place, right_place; // of their pairs
+        symbol   symbols[STRIDE];
+        int32_t  keys[STRIDE];            // of the pair that begins at i: order << 5 | i, or NONE
+        uint32_t rules[STRIDE];           // of the same; where there are no ties, that is the order
+    };
+
+    struct pair {
+        merge_table::places place;
+        uint32_t            at; // number of the unit * STRIDE + position
+    };
+
+    template <bool Ties> void run();
+    template <bool Ties> bool step(unit & u);
+    template <bool Ties> bool merge_best(unit & u);
+    template <bool Ties> void set(unit & u, uint32_t at, uint32_t rule);
+
+    const merge_table & table_;
+    unit                units_[MAX_UNITS];
+    pair                pairs_[MAX_UNITS * STRIDE];
+    size_t              n_units_ = 0, n_pairs_ = 0, n_new_pairs_ = 0;
 };
 
 } // namespace kollama

@@ -70,10 +70,17 @@ void piece_table::note_pairs(std::string_view piece) {
     const char * end      = piece.data() + piece.size();
     uint32_t     previous = 0, cp;
     bool         first    = true;
-    for (const char * p = piece.data(); p < end; first = false, previous = cp) {
+    uint8_t      previous_lead = 0, lead = 0;
+    for (const char * p = piece.data(); p < end; first = false, previous = cp, previous_lead = lead) {
+        lead = static_cast<uint8_t>(*p);
         p += decode_utf8(p, end, &cp);
         if (first) {
             continue;
+        }
+        if (previous < 128 && cp >= 128) {
+            ascii_first_[previous] |= uint64_t{ 1 } << (lead & 63);
+        } else if (previous >= 128 && cp < 128) {
+            ascii_last_[cp] |= uint64_t{ 1 } << (previous_lead & 63);
         }
         const uint64_t bit = pair_bit(previous, cp);
         pairs_[bit / 64] |= uint64_t{ 1 } << (bit % 64);
@@ -196,7 +203,23 @@ void piece_table::build_by_score(const vocabulary & vocab) {
             note_pairs(piece);
         }
     }
-    merges_.build(rules);
+    // A byte that stands in for a character merges with nothing, which its own piece might: but where
+    // that is in no rule, the two need not be told apart.
+    std::vector<bool> merges(n);
+    for (const merge_rule & rule : rules) {
+        for (symbol part : { rule.left, rule.right }) {
+            if (part < n) {
+                merges[part] = true;
+            }
+        }
+    }
+    for (symbol & byte : bytes_) {
+        int32_t id[4];
+        if (byte != NO_SYMBOL && spell(byte, id) == 1 && !merges[static_cast<size_t>(id[0])]) {
+            byte = static_cast<symbol>(id[0]);
+        }
+    }
+    merges_.build(std::move(rules));
     finish();
 }
 

@@ -32,6 +32,7 @@ class piece_table {
 
     // The symbol of a character; NO_SYMBOL where no piece is or has it.
     symbol of(uint32_t cp) const { return cp < 0x110000 ? pages_[page_of_[cp >> 8] * 256u + (cp & 255)] : NO_SYMBOL; }
+    symbol of_basic(uint32_t cp) const { return pages_[page_of_[cp >> 8] * 256u + (cp & 255)]; } // below U+10000
     symbol of_ascii(uint8_t byte) const { return ascii_[byte]; }
     symbol of_byte(uint8_t byte) const { return bytes_[byte]; }
     symbol unknown() const { return unknown_; }
@@ -55,6 +56,9 @@ class piece_table {
         return pairs_[bit / 64] >> (bit % 64) & 1;
     }
     bool cuts_pairs() const { return cuts_pairs_; }
+    // The same, exact, for an ASCII character beside another one, of which the first byte is known.
+    bool may_join_ascii(uint8_t ascii, uint8_t next_lead) const { return ascii_first_[ascii] >> (next_lead & 63) & 1; }
+    bool may_follow_ascii(uint8_t lead, uint8_t ascii) const { return ascii_last_[ascii] >> (lead & 63) & 1; }
 
   private:
     uint64_t pair_bit(uint32_t left, uint32_t right) const {
@@ -79,6 +83,8 @@ class piece_table {
 
     std::vector<uint32_t>  mark_follows_; // characters that a piece has before U+2581, sorted
     std::array<bool, 128>  alone_{};
+    // Bit of a first byte from 0xC0 on: some piece has such a character after, or before, the ASCII one.
+    std::array<uint64_t, 128> ascii_first_{}, ascii_last_{};
     std::vector<uint64_t>  pairs_ = std::vector<uint64_t>(1);
     unsigned               pair_shift_ = 63;
     bool                   cuts_marks_ = false, cuts_pairs_ = false;

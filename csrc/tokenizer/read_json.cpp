@@ -169,7 +169,7 @@ void read_merges(json_reader & in, contents & out) {
             in.fail("a merge has two pieces, this one has one");
         }
     }
-    if (out.merges.size() / 2 >= (size_t{ 1 } << RANK_BITS)) {
+    if (out.merges.size() / 2 >= (NO_RULE)) {
         in.fail("more merges than fit here");
     }
 }

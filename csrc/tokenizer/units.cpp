@@ -14,28 +14,40 @@ namespace kollama {
 
 // ---- cache ---------------------------------------------------------------------------------------
 
-void unit_cache::put(const uint64_t * key, const int32_t * tokens, size_t n) {
-    if (n_puts_++ > entries_.size() && bits_ < LAST_BITS) {
+template <size_t Words> bool unit_cache<Words>::put(const uint64_t * key, const int32_t * tokens, size_t n) {
+    const bool fits = n <= (narrow_ ? MAX_TOKENS : MAX_TOKENS / 2);
+    if (n_puts_++ > (size_t{ 1 } << bits_) / 2 && bits_ < LAST_BITS) {
         grow();
     }
-    entry * set = &entries_[set_of(key)];
-    if (set[0].n_tokens != 0) {
+    entry * set = &entries_[index_of(key)];
+    if (same(set[0], key)) {
+        return fits;
+    }
+    if (set[0].key[Words - 1] != 0) {
         set[1] = set[0]; // the older of the two goes
     }
-    std::copy(key, key + 4, set[0].key);
-    std::copy(tokens, tokens + n, set[0].tokens);
-    set[0].n_tokens = static_cast<uint32_t>(n);
+    std::copy(key, key + Words, set[0].key);
+    if (narrow_) {
+        for (size_t i = 0; i < MAX_TOKENS; i++) { // all of them: that costs less than to count
+            set[0].narrow[i] = static_cast<uint16_t>(tokens[i]);
+        }
+    } else {
+        std::copy(tokens, tokens + MAX_TOKENS / 2, set[0].wide);
+    }
+    set[0].n_tokens = fits ? static_cast<uint32_t>(n) : ELSEWHERE;
+    return fits;
 }
 
-void unit_cache::grow() {
-    std::vector<entry> old(size_t{ 1 } << (bits_ + 2));
+template <size_t Words> void unit_cache<Words>::grow() {
+    const size_t     n = size_t{ 1 } << bits_;
+    big_array<entry> old(size_t{ 1 } << std::min(bits_ + 3, LAST_BITS));
     old.swap(entries_);
-    bits_ += 2;
+    bits_   = std::min(bits_ + 3, LAST_BITS);
     n_puts_ = 0;
-    for (const entry & e : old) {
-        if (e.n_tokens != 0) {
-            entry * set = &entries_[set_of(e.key)];
-            (set[0].n_tokens == 0 ? set[0] : set[1]) = e;
+    for (size_t i = 0; i < n; i++) {
+        if (old[i].key[Words - 1] != 0) {
+            entry * set = &entries_[index_of(old[i].key)];
+            (set[0].key[Words - 1] == 0 ? set[0] : set[1]) = old[i];
         }
     }
 }
@@ -47,20 +59,26 @@ namespace {
 constexpr char     MARK_LEAD = '\xE2';
 constexpr unsigned BLOCK     = 16;
 
-// Bit i: byte i is at most a space, or may begin U+2581. Only there can a unit end. Reads BLOCK bytes.
-unsigned may_cut(const char * p) {
+// Bit i: a unit may end before byte i, since it is at most a space, may begin U+2581, or is ASCII where
+// the byte before is not, or the other way round. Spaces count as not ASCII here. Reads BLOCK bytes,
+// and the one before where that is in the unit.
+unsigned may_cut(const char * p, bool has_previous) {
 #ifdef KOLLAMA_SSE2
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i *>(p));
-    const __m128i low   = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(' ')), bytes);
-    const __m128i lead  = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(MARK_LEAD));
-    return static_cast<unsigned>(_mm_movemask_epi8(_mm_or_si128(low, lead)));
+    const __m128i  bytes  = _mm_loadu_si128(reinterpret_cast<const __m128i *>(p));
+    const __m128i  low    = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(' ')), bytes);
+    const __m128i  lead   = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(MARK_LEAD));
+    const __m128i  spaces = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(' '));
+    const unsigned here   = static_cast<unsigned>(_mm_movemask_epi8(_mm_or_si128(low, lead)));
+    const unsigned high   = static_cast<unsigned>(_mm_movemask_epi8(_mm_or_si128(bytes, spaces)));
 #else
-    unsigned bits = 0;
+    unsigned here = 0, high = 0;
     for (unsigned i = 0; i < BLOCK; i++) {
-        bits |= static_cast<unsigned>(static_cast<uint8_t>(p[i]) <= ' ' || p[i] == MARK_LEAD) << i;
+        here |= static_cast<unsigned>(static_cast<uint8_t>(p[i]) <= ' ' || p[i] == MARK_LEAD) << i;
+        high |= static_cast<unsigned>(static_cast<uint8_t>(p[i]) >= 128 || p[i] == ' ') << i;
     }
-    return bits;
 #endif
+    const unsigned before = has_previous ? static_cast<uint8_t>(p[-1]) >= 128 || p[-1] == ' ' : high & 1;
+    return here | ((high ^ (high << 1 | before)) & ((1u << BLOCK) - 1));
 }
 
 unsigned lowest_bit(unsigned bits) {
@@ -91,18 +109,19 @@ struct key_masks {
 
 constexpr key_masks MASKS; // little-endian, as every platform with wheels is
 
-// The n <= 31 bytes at p, zeros after them, n in the last byte. Reads 32 bytes where far says so.
-void load_key(const char * p, size_t n, bool far, uint64_t * key) {
+// The n bytes at p, zeros after them, n in the last byte; n < Words * 8. Reads Words * 8 bytes where
+// far says so.
+template <size_t Words> void load_key(const char * p, size_t n, bool far, uint64_t * key) {
     if (far) {
-        std::memcpy(key, p, 32);
+        std::memcpy(key, p, Words * 8);
+        for (size_t i = 0; i < Words; i++) {
+            key[i] &= MASKS[n].word[i];
+        }
     } else {
-        key[0] = key[1] = key[2] = key[3] = 0;
+        std::fill(key, key + Words, uint64_t{ 0 });
         std::memcpy(key, p, n);
     }
-    for (size_t i = 0; i < 4; i++) {
-        key[i] &= MASKS[n].word[i];
-    }
-    key[3] |= uint64_t{ n } << 56;
+    key[Words - 1] |= uint64_t{ n } << 56;
 }
 
 } // namespace
@@ -139,13 +158,31 @@ bool unit_encoder::cut_at(const char * begin, const char * p, const char * end) 
         const bool known    = decode_utf8(start, p, &previous) != 0;
         return known && !mark_at(start, p) && pieces_.cuts_before_mark(previous);
     }
-    return static_cast<uint8_t>(*p) < 128 && pieces_.is_alone(static_cast<uint8_t>(*p));
+    const uint8_t byte = static_cast<uint8_t>(*p);
+    if (byte < 128 && pieces_.is_alone(byte)) {
+        return true;
+    }
+    if (p == begin || !pieces_.cuts_pairs()) {
+        return false;
+    }
+    const uint8_t previous = static_cast<uint8_t>(p[-1]);
+    if (byte >= 0xC0) {
+        return previous < 128 && !mark_at(p - 1, p) && !pieces_.may_join_ascii(previous, byte);
+    }
+    if (byte >= 128 || previous < 128) {
+        return false;
+    }
+    const char * start = p - 1;
+    while (start > begin && (static_cast<uint8_t>(*start) & 0xC0) == 0x80) {
+        start--;
+    }
+    return !pieces_.may_follow_ascii(static_cast<uint8_t>(*start), byte);
 }
 
 // Where the unit that begins at begin ends; p is where its end may be looked for.
 const char * unit_encoder::unit_end(const char * begin, const char * p, const char * end) const {
     while (text_end_ - p >= static_cast<ptrdiff_t>(BLOCK)) {
-        for (unsigned bits = may_cut(p); bits != 0; bits &= bits - 1) {
+        for (unsigned bits = may_cut(p, p > begin); bits != 0; bits &= bits - 1) {
             const char * at = p + lowest_bit(bits);
             if (at >= end) {
                 return end;
@@ -160,7 +197,7 @@ const char * unit_encoder::unit_end(const char * begin, const char * p, const ch
         }
     }
     for (; p < end; p++) {
-        if ((static_cast<uint8_t>(*p) <= ' ' || *p == MARK_LEAD) && cut_at(begin, p, end)) {
+        if (cut_at(begin, p, end)) {
             return p;
         }
     }
@@ -189,51 +226,199 @@ void unit_encoder::encode(std::string_view text, bool mark_first, size_t offset,
     }
     while (p < end) {
         const char * from = p + 1;
+        const char * stop = from;
         if (mark_at(p, end)) {
             from = pieces_.rules().split_marks ? p + (*p == ' ' ? 1 : 3) : skip_marks(p, end);
-        } else if (static_cast<uint8_t>(*p) < 128 && pieces_.is_alone(static_cast<uint8_t>(*p))) {
-            encode_unit(p, from, false, out);
-            p = from;
-            continue;
+            stop = unit_end(p, from, end);
+        } else if (static_cast<uint8_t>(*p) >= 128 || !pieces_.is_alone(static_cast<uint8_t>(*p))) {
+            stop = unit_end(p, from, end);
         }
-        const char * stop = unit_end(p, from, end);
-        encode_unit(p, stop, false, out);
+        take_unit(p, stop, out);
         p = stop;
     }
+    flush(out);
+}
+
+// ---- units, many at a time -----------------------------------------------------------------------
+
+void unit_encoder::take_unit(const char * p, const char * end, token_buffer & out) {
+    const size_t n = static_cast<size_t>(end - p);
+    if (n > MAX_BYTES || with_spans_) {
+        flush(out);
+        encode_long(p, end, false, out);
+        return;
+    }
+    waiting & unit = window_[n_waiting_++];
+    const bool far = text_end_ - p >= 32;
+    unit.p         = p;
+    unit.n_bytes   = static_cast<uint8_t>(n);
+    unit.is_phrase = n > words_.MAX_BYTES || !words_fit_;
+    if (!unit.is_phrase) {
+        load_key<2>(p, n, far, unit.key);
+        unit.set = words_.set_of(unit.key);
+    } else {
+        load_key<4>(p, n, far, unit.key);
+        unit.set = phrases_.set_of(unit.key);
+    }
+    if (n_waiting_ == lockstep_merger::MAX_UNITS) {
+        flush(out);
+    }
+}
+
+void unit_encoder::flush(token_buffer & out) {
+    const size_t n_waiting = n_waiting_;
+    n_waiting_ = 0; // also where this throws
+    lockstep_.clear();
+    for (size_t i = 0; i < n_waiting; i++) {
+        waiting & unit = window_[i];
+        look_up(unit);
+        if (unit.hit) {
+            continue;
+        }
+        const bool simple = symbolise_short(unit.p, unit.p + unit.n_bytes);
+        unit.lockstep     = simple ? static_cast<uint8_t>(lockstep_.end()) : waiting::SLOW;
+    }
+    lockstep_.run();
+    const size_t n_tokens = pieces_.n_tokens();
+    for (size_t i = 0; i < n_waiting; i++) {
+        waiting & unit = window_[i];
+        if (unit.hit) {
+            if (!unit.is_phrase) {
+                const auto & entry = *static_cast<const unit_cache<2>::entry *>(unit.hit);
+                words_.get(entry, out.room(words_.MAX_TOKENS));
+                out.advance(entry.n_tokens);
+            } else {
+                const auto & entry = *static_cast<const unit_cache<4>::entry *>(unit.hit);
+                phrases_.get(entry, out.room(phrases_.MAX_TOKENS));
+                out.advance(entry.n_tokens);
+            }
+            continue;
+        }
+        unit.first_token = out.size();
+        if (unit.lockstep == waiting::SLOW) {
+            encode_fresh(unit.p, unit.p + unit.n_bytes, false, out);
+        } else {
+            emit_short(unit.lockstep, out);
+        }
+        unit.n_tokens = out.size() - unit.first_token;
+    }
+    out.room(phrases_.MAX_TOKENS); // put() reads as many
+    for (size_t i = 0; i < n_waiting; i++) { // only now: what is put may take the place of what was found
+        const waiting & unit = window_[i];
+        if (!unit.hit) {
+            keep(unit, out.data() + unit.first_token);
+        }
+    }
+}
+
+void unit_encoder::look_up(waiting & unit) const {
+    if (!unit.is_phrase) {
+        const auto * entry = words_.find(static_cast<const unit_cache<2>::entry *>(unit.set), unit.key);
+        unit.hit           = entry;
+        if (!entry || entry->n_tokens != words_.ELSEWHERE) {
+            return;
+        }
+        load_key<4>(unit.p, unit.n_bytes, false, unit.key);
+        unit.set       = phrases_.set_of(unit.key);
+        unit.is_phrase = true;
+    }
+    const auto * entry = phrases_.find(static_cast<const unit_cache<4>::entry *>(unit.set), unit.key);
+    unit.hit           = entry && entry->n_tokens != phrases_.ELSEWHERE ? entry : nullptr;
+}
+
+void unit_encoder::keep(const waiting & unit, const int32_t * tokens) {
+    if (unit.is_phrase) {
+        phrases_.put(unit.key, tokens, unit.n_tokens);
+        return;
+    }
+    const bool fits = words_.put(unit.key, tokens, unit.n_tokens);
+    if (!fits) {
+        uint64_t key[4];
+        load_key<4>(unit.p, unit.n_bytes, false, key);
+        phrases_.put(key, tokens, unit.n_tokens);
+    }
+    // Where the vocabulary spells the words of this text in many tokens, one look-up is better than two.
+    n_kept_ += 1;
+    n_elsewhere_ += !fits;
+    words_fit_ = n_kept_ < 256 || n_elsewhere_ * 8 < n_kept_;
+}
+
+void unit_encoder::emit_short(size_t which, token_buffer & out) const {
+    const size_t   n_tokens = pieces_.n_tokens();
+    const symbol * symbols  = lockstep_.symbols(which);
+    int32_t *    to       = out.room(lockstep_merger::MAX_SYMBOLS * 4);
+    size_t       n        = 0;
+    for (uint32_t bits = lockstep_.rest(which); bits != 0; bits &= bits - 1) {
+        const symbol s = symbols[lowest_bit(bits)];
+        if (s < n_tokens) {
+            to[n++] = static_cast<int32_t>(s);
+        } else {
+            n += pieces_.spell(s, to + n);
+        }
+    }
+    out.advance(n);
+}
+
+// Hands a unit's symbols to lockstep_. false where that is not simple: some are unknown, or too many.
+bool unit_encoder::symbolise_short(const char * p, const char * end) {
+    if (pieces_.rules().ignore_merges || end - p > static_cast<ptrdiff_t>(lockstep_merger::MAX_SYMBOLS)) {
+        return false;
+    }
+    lockstep_.begin();
+    while (p < end) {
+        const uint8_t byte   = static_cast<uint8_t>(*p);
+        size_t        length = 1;
+        symbol        s;
+        if (byte < 128) {
+            s = pieces_.of_ascii(byte);
+        } else if (byte >= 0xEA && byte <= 0xEC && end - p >= 3 && (p[1] & 0xC0) == 0x80 && (p[2] & 0xC0) == 0x80) { // Hangul
+            s      = pieces_.of_basic((byte & 0x0Fu) << 12 | (p[1] & 0x3Fu) << 6 | (p[2] & 0x3Fu));
+            length = 3;
+        } else {
+            uint32_t cp;
+            length = decode_utf8(p, end, &cp);
+            if (length == 0) {
+                return false;
+            }
+            s = pieces_.of(cp);
+        }
+        if (s != NO_SYMBOL) {
+            lockstep_.add(s);
+        } else if (pieces_.knows_bytes() && byte >= 128) {
+            for (size_t i = 0; i < length; i++) {
+                lockstep_.add(pieces_.of_byte(static_cast<uint8_t>(p[i])));
+            }
+        } else {
+            return false;
+        }
+        p += length;
+    }
+    return true;
 }
 
 // ---- one unit ------------------------------------------------------------------------------------
 
 void unit_encoder::encode_unit(const char * p, const char * end, bool mark_first, token_buffer & out) {
     const size_t n = static_cast<size_t>(end - p) + (mark_first ? MARK.size() : 0);
-    if (with_spans_) {
-        encode_long(p, end, mark_first, out);
-        return;
-    }
-    if (n > unit_cache::MAX_BYTES) {
+    if (with_spans_ || n > MAX_BYTES) {
         encode_long(p, end, mark_first, out);
         return;
     }
     uint64_t key[4];
-    if (mark_first) {
-        char bytes[32];
-        std::memcpy(bytes, MARK.data(), MARK.size());
-        std::memcpy(bytes + MARK.size(), p, n - MARK.size());
-        load_key(bytes, n, false, key);
-    } else {
-        load_key(p, n, text_end_ - p >= 32, key);
-    }
-    if (const unit_cache::entry * hit = cache_.find(key)) {
-        std::memcpy(out.room(unit_cache::MAX_TOKENS + 1), hit->tokens, sizeof(hit->tokens));
+    char     bytes[32];
+    std::memcpy(bytes, MARK.data(), MARK.size());
+    std::memcpy(bytes + (mark_first ? MARK.size() : 0), p, static_cast<size_t>(end - p));
+    load_key<4>(bytes, n, false, key);
+    const auto * hit = phrases_.find(phrases_.set_of(key), key);
+    if (hit && hit->n_tokens != phrases_.ELSEWHERE) {
+        phrases_.get(*hit, out.room(phrases_.MAX_TOKENS));
         out.advance(hit->n_tokens);
         return;
     }
     const size_t before = out.size();
     encode_fresh(p, end, mark_first, out);
-    const size_t made = out.size() - before;
-    if (made > 0 && made <= unit_cache::MAX_TOKENS) {
-        cache_.put(key, out.data() + before, made);
-    }
+    out.room(phrases_.MAX_TOKENS); // put() reads as many
+    phrases_.put(key, out.data() + before, out.size() - before);
 }
 
 // A long unit is cut further where no piece has the two characters side by side.
@@ -252,7 +437,7 @@ void unit_encoder::encode_long(const char * p, const char * end, bool mark_first
         cp = cp == ' ' && pieces_.rules().space_is_mark ? MARK_CP : cp;
         if ((at > p || mark_first) && !pieces_.may_join(previous, cp)) {
             if (at > begin || mark_first) {
-                const bool small = !with_spans_ && at - begin + 3 <= static_cast<ptrdiff_t>(unit_cache::MAX_BYTES);
+                const bool small = !with_spans_ && at - begin + 3 <= static_cast<ptrdiff_t>(MAX_BYTES);
                 small ? encode_unit(begin, at, mark_first, out) : encode_fresh(begin, at, mark_first, out);
             }
             begin      = at;
@@ -260,7 +445,7 @@ void unit_encoder::encode_long(const char * p, const char * end, bool mark_first
         }
         at += n;
     }
-    const bool small = !with_spans_ && end - begin + 3 <= static_cast<ptrdiff_t>(unit_cache::MAX_BYTES);
+    const bool small = !with_spans_ && end - begin + 3 <= static_cast<ptrdiff_t>(MAX_BYTES);
     small ? encode_unit(begin, end, mark_first, out) : encode_fresh(begin, end, mark_first, out);
 }
 

@@ -3,79 +3,144 @@
 
 #pragma once
 
+#include "tokenizer/big_array.h"
 #include "tokenizer/encoder.h"
 #include "tokenizer/pieces.h"
 
 namespace kollama {
 
-// What a unit of up to 31 bytes became, up to 7 tokens of it. One cache line each.
-class unit_cache {
+// What short units became. An entry of Words * 16 bytes holds a unit of up to Words * 8 - 1 bytes, and
+// as many tokens as fit beside: where ids need no more than 16 bits, twice as many.
+template <size_t Words> class unit_cache {
   public:
-    static constexpr size_t MAX_BYTES  = 31;
-    static constexpr size_t MAX_TOKENS = 7;
+    static constexpr size_t MAX_BYTES  = Words * 8 - 1;
+    static constexpr size_t MAX_TOKENS = Words * 4 - 2;
+    static constexpr uint32_t ELSEWHERE = 255; // as n_tokens: too many, the larger cache may have them
 
-    struct alignas(64) entry {
-        uint64_t key[4] = {}; // the bytes, zeros, and in the last byte the length
-        int32_t  tokens[MAX_TOKENS];
-        uint32_t n_tokens = 0;
+    struct alignas(Words * 16) entry {
+        uint64_t key[Words]; // the bytes, zeros, and in the last byte the length; all zero: none
+        union {
+            uint16_t narrow[MAX_TOKENS];
+            int32_t  wide[MAX_TOKENS / 2];
+        };
+        uint32_t n_tokens;
     };
 
-    unit_cache() : entries_(size_t{ 1 } << FIRST_BITS) {}
+    explicit unit_cache(size_t n_vocab) : narrow_(n_vocab <= 65536), entries_(size_t{ 1 } << FIRST_BITS) {}
 
-    // The entry of key, or null.
-    const entry * find(const uint64_t * key) const {
-        const entry * set = &entries_[set_of(key)];
+    // Where key may be, brought into the cache near the core. Good until the next put().
+    const entry * set_of(const uint64_t * key) const {
+        const entry * set = &entries_[index_of(key)];
+#if defined(__GNUC__)
+        __builtin_prefetch(set);
+        if (Words > 2) {
+            __builtin_prefetch(set + 1);
+        }
+#endif
+        return set;
+    }
+    // The entry of key in its set, or null.
+    static const entry * find(const entry * set, const uint64_t * key) {
         return same(set[0], key) ? set : same(set[1], key) ? set + 1 : nullptr;
     }
-    void put(const uint64_t * key, const int32_t * tokens, size_t n);
+    // Writes MAX_TOKENS to tokens, of which n_tokens count.
+    void get(const entry & e, int32_t * tokens) const {
+        if (narrow_) {
+            for (size_t i = 0; i < MAX_TOKENS; i++) {
+                tokens[i] = e.narrow[i];
+            }
+        } else {
+            std::copy(e.wide, e.wide + MAX_TOKENS / 2, tokens);
+        }
+    }
+    // Keeps the tokens, or that they are ELSEWHERE; then false. Reads MAX_TOKENS from tokens, whatever n.
+    bool put(const uint64_t * key, const int32_t * tokens, size_t n);
 
   private:
-    // 64 KiB to begin with; what a core's L2 cache and its share of the L3 hold at the most, found
-    // with benchmarks/tokenize.py.
+    // 32 KiB to begin with (of four words 64), at most 4 MiB (8), found with benchmarks/tokenize.py.
     static constexpr unsigned FIRST_BITS = 10, LAST_BITS = 17;
 
-    size_t set_of(const uint64_t * key) const {
-        const uint64_t mixed = key[0] * 0x9E3779B97F4A7C15u + key[1] * 0xC2B2AE3D27D4EB4Fu +
-                               key[2] * 0x165667B19E3779F9u + key[3] * 0xD6E8FEB86659FD93u;
+    size_t index_of(const uint64_t * key) const {
+        uint64_t mixed = key[0] * 0x9E3779B97F4A7C15u + key[1] * 0xC2B2AE3D27D4EB4Fu;
+        if (Words > 2) {
+            mixed += key[2] * 0x165667B19E3779F9u + key[Words - 1] * 0xD6E8FEB86659FD93u;
+        }
         return (mixed ^ mixed >> 32) * 0x9E3779B97F4A7C15u >> (64 - bits_ + 1) << 1;
     }
     static bool same(const entry & e, const uint64_t * key) {
-        return ((e.key[0] ^ key[0]) | (e.key[1] ^ key[1]) | (e.key[2] ^ key[2]) | (e.key[3] ^ key[3])) == 0;
+        uint64_t differs = 0;
+        for (size_t i = 0; i < Words; i++) {
+            differs |= e.key[i] ^ key[i];
+        }
+        return differs == 0;
     }
     void grow();
 
-    std::vector<entry> entries_;
-    unsigned           bits_   = FIRST_BITS;
-    size_t             n_puts_ = 0; // since the last growth
+    bool             narrow_;
+    unsigned         bits_   = FIRST_BITS;
+    size_t           n_puts_ = 0; // since the last growth
+    big_array<entry> entries_;
 };
 
 // Turns text that has no special tokens into ids. One thread's.
 class unit_encoder {
   public:
     unit_encoder(const vocabulary & vocab, const piece_table & pieces) :
-        vocab_(vocab), pieces_(pieces), merger_(pieces.merges()) {}
+        vocab_(vocab), pieces_(pieces), merger_(pieces.merges()), lockstep_(pieces.merges()), words_(vocab.size()),
+        phrases_(vocab.size()) {}
 
     // Appends the ids of text. mark_first: as if U+2581 stood before it. offset: where text begins
     // in the caller's text, for spans and errors.
     void encode(std::string_view text, bool mark_first, size_t offset, token_buffer & out);
 
   private:
+    struct waiting;
+
     const char * unit_end(const char * begin, const char * p, const char * end) const;
     bool         cut_at(const char * begin, const char * p, const char * end) const;
     bool         mark_at(const char * p, const char * end) const;
     const char * skip_marks(const char * p, const char * end) const;
+    void take_unit(const char * p, const char * end, token_buffer & out);
+    void flush(token_buffer & out);
+    void look_up(waiting & unit) const;
+    void keep(const waiting & unit, const int32_t * tokens);
+    bool symbolise_short(const char * p, const char * end);
     void encode_unit(const char * p, const char * end, bool mark_first, token_buffer & out);
     void encode_long(const char * p, const char * end, bool mark_first, token_buffer & out);
     void encode_fresh(const char * p, const char * end, bool mark_first, token_buffer & out);
     size_t symbolise(const char * p, const char * end, bool mark_first);
+    void   emit_short(size_t which, token_buffer & out) const;
     void   emit(const symbol * symbols, const span * spans, size_t n, token_buffer & out);
     bool   whole_piece(const char * p, const char * end, bool mark_first, token_buffer & out);
 
     const vocabulary &  vocab_;
     const piece_table & pieces_;
     merger              merger_;
-    unit_cache          cache_;
+    lockstep_merger     lockstep_;
+    unit_cache<2>       words_;   // of up to 15 bytes
+    unit_cache<4>       phrases_; // of up to 31
+    size_t              n_kept_ = 0, n_elsewhere_ = 0;
+    bool                words_fit_ = true;
     std::vector<symbol> symbols_;
+
+    static constexpr size_t MAX_BYTES = 31; // of a unit that can wait, and be kept
+
+    // Units that wait to be encoded together.
+    struct waiting {
+        static constexpr uint8_t SLOW = 255;
+
+        const char * p;
+        const void * set;                   // of the cache for its length
+        const void * hit;                   // the entry in it
+        size_t       first_token, n_tokens; // in the output
+        uint8_t      n_bytes;
+        uint8_t      lockstep;              // which of its units, or SLOW
+        bool         is_phrase;
+        uint64_t     key[4];
+    };
+    waiting window_[lockstep_merger::MAX_UNITS];
+    size_t  n_waiting_ = 0;
+
     std::vector<span>   spans_;
     std::string         scratch_;
     const char *        text_      = nullptr; // of the call that runs
