@@ -2,37 +2,19 @@
 
 #pragma once
 
-#include "kollama.h"
+#include "errors.h"
 
 #include "llama.h"
 
 #include <atomic>
-#include <cstdarg>
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
 #include <new>
-#include <stdexcept>
-#include <string>
 #include <vector>
 
 namespace kollama {
-
-// A failure with its status; becomes the return value and kollama_last_error() of a face function.
-struct failure : std::runtime_error {
-    kollama_status status;
-
-    failure(kollama_status status, const std::string & reason) : std::runtime_error(reason), status(status) {}
-};
-
-#if defined(__GNUC__)
-#    define KOLLAMA_PRINTF(text, args) __attribute__((format(printf, text, args)))
-#else
-#    define KOLLAMA_PRINTF(text, args)
-#endif
-
-KOLLAMA_PRINTF(1, 2) std::string format(const char * text, ...);
 
 void           set_last_error(const std::string & reason);
 kollama_status report(kollama_status status, const std::string & reason); // sets the reason, returns the status

@@ -207,15 +207,9 @@ KOLLAMA_API bool kollama_token_is_eog(const kollama_tokenizer * tokenizer, int32
 KOLLAMA_API bool    kollama_token_piece(const kollama_tokenizer * tokenizer, int32_t token, const char ** piece, size_t * length);
 KOLLAMA_API int32_t kollama_token_id   (const kollama_tokenizer * tokenizer, const char * piece, size_t length); // -1: none
 
-typedef enum kollama_text_encoding {
-    KOLLAMA_UTF8,
-    KOLLAMA_UTF16, // in the byte order of the machine, without a mark of it
-} kollama_text_encoding;
-
 typedef struct kollama_text {
-    const void *          data;
-    size_t                size; // bytes
-    kollama_text_encoding encoding;
+    const char * data; // UTF-8
+    size_t       size; // bytes
 } kollama_text;
 
 typedef struct kollama_encode_params {
@@ -232,8 +226,12 @@ KOLLAMA_API kollama_status kollama_encode_batch(
     const kollama_tokenizer * tokenizer, const kollama_text * texts, size_t n_texts,
     const kollama_encode_params * params, int32_t n_threads, int32_t ** tokens, size_t * ends);
 
-// UTF-8: the bytes as the tokens have them. UTF-16: text, in which bytes that are not valid UTF-8
-// are U+FFFD. text lies in memory, which is freed with kollama_free.
+typedef enum kollama_text_encoding {
+    KOLLAMA_BYTES, // as the tokens have them, be they UTF-8 or not
+    KOLLAMA_UTF16, // in the byte order of the machine; bytes that are not valid UTF-8 are U+FFFD
+} kollama_text_encoding;
+
+// text lies in memory, which is freed with kollama_free.
 KOLLAMA_API kollama_status kollama_decode(
     const kollama_tokenizer * tokenizer, const int32_t * tokens, size_t n_tokens, bool skip_special,
     kollama_text_encoding encoding, char ** memory, const char ** text, size_t * size);

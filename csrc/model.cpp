@@ -1,6 +1,7 @@
 #include "model.h"
 
 #include "gguf_scan.h"
+#include "tokenizer/handle.h"
 #include "tokenizer/read_gguf.h"
 
 #include <algorithm>

@@ -22,17 +22,6 @@ static thread_local std::string last_error;
 static thread_local int         guard_depth = 0;
 static thread_local std::string logged_errors;
 
-std::string format(const char * text, ...) {
-    va_list args, again;
-    va_start(args, text);
-    va_copy(again, args);
-    std::string out(std::vsnprintf(nullptr, 0, text, args), '\0');
-    std::vsnprintf(out.data(), out.size() + 1, text, again);
-    va_end(again);
-    va_end(args);
-    return out;
-}
-
 void set_last_error(const std::string & reason) {
     last_error = reason;
 }

@@ -1,5 +1,7 @@
 #include "tokenizer/chars.h"
 
+#include "errors.h"
+
 #include <algorithm>
 #include <cstring>
 #include <iterator>
@@ -34,6 +36,13 @@ size_t valid_utf8(std::string_view text) {
         p += n;
     }
     return static_cast<size_t>(p - text.data());
+}
+
+void check_utf8(std::string_view text, size_t offset) {
+    const size_t valid = valid_utf8(text);
+    if (valid != text.size()) {
+        throw failure(KOLLAMA_ERROR_TOKEN, format("the bytes are not UTF-8: byte %zu cannot stand where it does", offset + valid));
+    }
 }
 
 bool is_word(uint32_t cp) {

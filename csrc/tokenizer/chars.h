@@ -94,6 +94,8 @@ inline void append_utf8(uint32_t cp, std::string & out) {
 
 // Where text stops being UTF-8; text.size() where it never does.
 size_t valid_utf8(std::string_view text);
+// Throws KOLLAMA_ERROR_TOKEN unless it is UTF-8. offset: where it begins in the caller's text.
+void check_utf8(std::string_view text, size_t offset = 0);
 
 // The Unicode properties that the word and space classes of the Rust regex crate are made of
 // (UTS #18): what `tokenizers` goes by around an added token.

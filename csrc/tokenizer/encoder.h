@@ -4,6 +4,8 @@
 
 #include "tokenizer/merges.h"
 
+#include <memory>
+
 namespace kollama {
 
 // Token ids on their way out, in memory that is handed over as it is; with spans, the stretch of

@@ -1,7 +1,7 @@
 // The C face of tokenizers.
 
 #include "tokenizer/chars.h"
-#include "tokenizer/tokenizer.h"
+#include "tokenizer/handle.h"
 #include "utf8.h"
 
 #include <algorithm>
@@ -12,37 +12,6 @@ using namespace kollama;
 
 namespace kollama {
 namespace {
-
-// Memory that a thread keeps for texts that come as UTF-16.
-std::string_view as_utf8(const kollama_text & text, std::string & scratch) {
-    if (text.encoding == KOLLAMA_UTF8) {
-        return { static_cast<const char *>(text.data), text.size };
-    }
-    const char16_t * p   = static_cast<const char16_t *>(text.data);
-    const char16_t * end = p + text.size / 2;
-    if (scratch.size() < text.size / 2 * 3) {
-        scratch.resize(text.size / 2 * 3);
-    }
-    char * out = scratch.data();
-    while (p < end) {
-        uint32_t cp = *p++;
-        if (cp >= 0x800 && (cp < 0xD800 || cp >= 0xE000)) { // Hangul, first
-            out[0] = static_cast<char>(0xE0 | cp >> 12);
-            out[1] = static_cast<char>(0x80 | (cp >> 6 & 0x3F));
-            out[2] = static_cast<char>(0x80 | (cp & 0x3F));
-            out += 3;
-            continue;
-        }
-        if (cp >= 0xD800 && cp < 0xE000) {
-            if (cp >= 0xDC00 || p == end || *p < 0xDC00 || *p > 0xDFFF) {
-                throw failure(KOLLAMA_ERROR_TOKEN, "the text has a lone surrogate: it is not valid Unicode");
-            }
-            cp = 0x10000 + ((cp - 0xD800) << 10) + (*p++ - 0xDC00u);
-        }
-        out += encode_utf8(cp, out);
-    }
-    return { scratch.data(), static_cast<size_t>(out - scratch.data()) };
-}
 
 // Byte offsets -> character offsets: (first, last) of each token. Spans begin in rising order, so
 // one pass finds them; a span that ends inside a character takes the whole of it.
@@ -69,15 +38,13 @@ std::vector<int32_t> character_offsets(std::string_view text, const std::vector<
     return out;
 }
 
-void encode(const tokenizer & t, const kollama_text & text, const kollama_encode_params & params, int32_t ** tokens,
+void encode(const tokenizer & t, std::string_view text, const kollama_encode_params & params, int32_t ** tokens,
             size_t * n_tokens, int32_t ** offsets) {
-    std::string            scratch;
-    const std::string_view utf8 = as_utf8(text, scratch);
-    token_buffer           out(offsets != nullptr);
-    out.reserve(utf8.size() / 4 + 16);
-    t.encode(utf8, params.add_bos, params.parse_special, out);
+    token_buffer out(offsets != nullptr);
+    out.reserve(text.size() / 4 + 16);
+    t.encode(text, params.add_bos, params.parse_special, out);
     if (offsets) {
-        const std::vector<int32_t> pairs = character_offsets(utf8, out.spans);
+        const std::vector<int32_t> pairs = character_offsets(text, out.spans);
         *offsets = hand_over(pairs.data(), pairs.size());
     }
     *n_tokens = out.size();
@@ -109,13 +76,12 @@ void encode_batch(const tokenizer & t, const kollama_text * texts, size_t n_text
     kollama_status      status = KOLLAMA_OK;
     std::string         reason;
     auto work = [&] {
-        std::string scratch;
-        size_t      i = 0;
+        size_t i = 0;
         const kollama_status how = guarded([&] {
             for (size_t r; (r = next++) < runs.size();) {
                 run & part = *runs[r];
                 for (i = part.first; i < part.last; i++) {
-                    t.encode(as_utf8(texts[i], scratch), params.add_bos, params.parse_special, part.tokens);
+                    t.encode({ texts[i].data, texts[i].size }, params.add_bos, params.parse_special, part.tokens);
                     ends[i] = part.tokens.size();
                 }
             }
@@ -179,7 +145,7 @@ void kollama_tokenizer_free(kollama_tokenizer * tokenizer) {
 
 kollama_status kollama_encode(const kollama_tokenizer * tokenizer, const kollama_text * text, const kollama_encode_params * params,
                               int32_t ** tokens, size_t * n_tokens, int32_t ** offsets) {
-    return guarded([&] { encode(*tokenizer->tokenizer, *text, *params, tokens, n_tokens, offsets); });
+    return guarded([&] { encode(*tokenizer->tokenizer, { text->data, text->size }, *params, tokens, n_tokens, offsets); });
 }
 
 kollama_status kollama_encode_batch(const kollama_tokenizer * tokenizer, const kollama_text * texts, size_t n_texts,

@@ -3,9 +3,10 @@
 
 #pragma once
 
-#include "internal.h"
+#include "errors.h"
 
 #include <string_view>
+#include <vector>
 
 namespace kollama {
 

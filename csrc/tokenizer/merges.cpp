@@ -30,7 +30,7 @@ void merge_table::build(std::vector<merge_rule> rules) {
     n_slots_ = rules.size() * 5 / 2 + 8; // with two places each, less than half full has room for all, nearly always
     for (size_t n = 0; n == 0 || n < rules.size();) {
         if (n == 0) {
-            slots_ = big_array<uint64_t>(n_slots_);
+            slots_ = zeroed_array<uint64_t>(n_slots_);
             std::fill(slots_.data(), slots_.data() + n_slots_, EMPTY);
         }
         if (rules.empty()) {

@@ -8,7 +8,7 @@
 
 #pragma once
 
-#include "tokenizer/big_array.h"
+#include "tokenizer/zeroed_array.h"
 #include "tokenizer/vocabulary.h"
 
 #include <algorithm>
@@ -81,7 +81,7 @@ class merge_table {
     }
     bool put(uint64_t slot);
 
-    big_array<uint64_t>   slots_; // key << RULE_BITS | rule
+    zeroed_array<uint64_t>   slots_; // key << RULE_BITS | rule
     uint64_t              n_slots_ = 0;
     uint64_t              seed_    = 0xC2B2AE3D27D4EB4Fu;
     std::vector<symbol>   results_;

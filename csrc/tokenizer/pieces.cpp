@@ -57,63 +57,25 @@ void piece_table::begin(const vocabulary & vocab, const piece_rules & rules) {
     rules_    = rules;
     n_tokens_ = vocab.size();
     check_size(n_tokens_);
-    unsigned bits = 14; // 16 to 32 bits for each piece keep wrong answers below one in four
-    while ((size_t{ 1 } << bits) < vocab.size() * 16) {
-        bits++;
-    }
-    pair_shift_ = 64 - bits;
-    pairs_.assign((size_t{ 1 } << bits) / 64, 0);
-    alone_.fill(true);
-}
-
-void piece_table::note_pairs(std::string_view piece) {
-    const char * end      = piece.data() + piece.size();
-    uint32_t     previous = 0, cp;
-    bool         first    = true;
-    uint8_t      previous_lead = 0, lead = 0;
-    for (const char * p = piece.data(); p < end; first = false, previous = cp, previous_lead = lead) {
-        lead = static_cast<uint8_t>(*p);
-        p += decode_utf8(p, end, &cp);
-        if (first) {
-            continue;
-        }
-        if (previous < 128 && cp >= 128) {
-            ascii_first_[previous] |= uint64_t{ 1 } << (lead & 63);
-        } else if (previous >= 128 && cp < 128) {
-            ascii_last_[cp] |= uint64_t{ 1 } << (previous_lead & 63);
-        }
-        const uint64_t bit = pair_bit(previous, cp);
-        pairs_[bit / 64] |= uint64_t{ 1 } << (bit % 64);
-        if (cp < 128) {
-            alone_[cp] = false;
-        }
-        if (previous < 128) {
-            alone_[previous] = false;
-        }
-        if (cp == MARK_CP && previous != MARK_CP) {
-            mark_follows_.push_back(previous);
-        }
-    }
+    cuts_.begin(n_tokens_);
 }
 
 void piece_table::finish() {
-    std::sort(mark_follows_.begin(), mark_follows_.end());
-    mark_follows_.erase(std::unique(mark_follows_.begin(), mark_follows_.end()), mark_follows_.end());
     for (uint32_t c = 0; c < 128; c++) {
         ascii_[c] = of(c);
     }
     if (rules_.space_is_mark) {
         ascii_[' '] = of(MARK_CP);
-        alone_[' '] = false;
     }
     // A cut between two unknown characters would part what fuse_unk joins: next to a known one, or
-    // where bytes stand in for every unknown one, none can.
-    const bool fuses = !knows_bytes_;
-    for (uint32_t c = 0; c < 128; c++) {
-        alone_[c] = alone_[c] && rules_.cuttable && !(fuses && ascii_[c] == NO_SYMBOL);
+    // where bytes stand in for every unknown one, none can. With ignore_merges whole words count.
+    auto where = cut_table::rule::nowhere;
+    if (rules_.cuttable && knows_bytes_ && !rules_.ignore_merges) {
+        where = cut_table::rule::between_pairs;
+    } else if (rules_.cuttable && !rules_.ignore_merges && of(MARK_CP) != NO_SYMBOL) {
+        where = cut_table::rule::before_marks;
     }
-    cuts_marks_ = rules_.cuttable && !(fuses && of(MARK_CP) == NO_SYMBOL);
-    cuts_pairs_ = rules_.cuttable && !fuses;
+    cuts_.finish(where, rules_.split_marks, rules_.space_is_mark);
 }
 
 void piece_table::build_by_score(const vocabulary & vocab) {
@@ -200,7 +162,7 @@ void piece_table::build_by_score(const vocabulary & vocab) {
             }
         }
         if (formed) {
-            note_pairs(piece);
+            cuts_.note(piece);
         }
     }
     // A byte that stands in for a character merges with nothing, which its own piece might: but where
@@ -251,7 +213,7 @@ void piece_table::build_by_rank(const vocabulary & vocab, const piece_rules & ru
     }
     unknown_ = vocab.unk >= 0 ? static_cast<symbol>(vocab.unk) : NO_SYMBOL;
     for (const merge_rule & rule : merges) {
-        note_pairs(vocab.pieces[rule.result]);
+        cuts_.note(vocab.pieces[rule.result]);
         for (symbol part : { rule.left, rule.right }) {
             // A merge of what stands in for unknown characters crosses cuts that go by characters.
             const int byte = vocabulary::byte_of(vocab.pieces[part]);

@@ -3,10 +3,9 @@
 
 #pragma once
 
-#include "tokenizer/chars.h"
+#include "tokenizer/cuts.h"
 #include "tokenizer/merges.h"
 
-#include <algorithm>
 #include <array>
 
 namespace kollama {
@@ -42,32 +41,12 @@ class piece_table {
     size_t n_tokens() const { return n_tokens_; }
     size_t spell(symbol s, int32_t * ids) const;
 
-    // Whether text may be cut before U+2581 where character previous stands before it.
-    bool cuts_before_mark(uint32_t previous) const {
-        return mark_follows_.empty() || !std::binary_search(mark_follows_.begin(), mark_follows_.end(), previous);
-    }
-    bool always_cuts_before_mark() const { return cuts_marks_ && mark_follows_.empty(); }
-    bool cuts_marks() const { return cuts_marks_; }
-    // An ASCII character that is in no piece but its own: text may be cut on both sides of it.
-    bool is_alone(uint8_t byte) const { return alone_[byte]; }
-    // Whether some piece may have the two side by side. A filter: it can say yes where none has.
-    bool may_join(uint32_t left, uint32_t right) const {
-        const uint64_t bit = pair_bit(left, right);
-        return pairs_[bit / 64] >> (bit % 64) & 1;
-    }
-    bool cuts_pairs() const { return cuts_pairs_; }
-    // The same, exact, for an ASCII character beside another one, of which the first byte is known.
-    bool may_join_ascii(uint8_t ascii, uint8_t next_lead) const { return ascii_first_[ascii] >> (next_lead & 63) & 1; }
-    bool may_follow_ascii(uint8_t lead, uint8_t ascii) const { return ascii_last_[ascii] >> (lead & 63) & 1; }
+    const cut_table & cuts() const { return cuts_; }
 
   private:
-    uint64_t pair_bit(uint32_t left, uint32_t right) const {
-        return (uint64_t{ left } << 21 | right) * 0x9E3779B97F4A7C15u >> pair_shift_;
-    }
     void   set(uint32_t cp, symbol s);
     symbol add_extra(std::vector<int32_t> ids);
     void   begin(const vocabulary & vocab, const piece_rules & rules);
-    void   note_pairs(std::string_view piece);
     void   finish();
 
     piece_rules                  rules_;
@@ -80,14 +59,7 @@ class piece_table {
     bool                         knows_bytes_ = false;
     size_t                       n_tokens_    = 0;
     std::vector<std::array<int32_t, 5>> extra_; // count and ids of the symbols from n_tokens_ on
-
-    std::vector<uint32_t>  mark_follows_; // characters that a piece has before U+2581, sorted
-    std::array<bool, 128>  alone_{};
-    // Bit of a first byte from 0xC0 on: some piece has such a character after, or before, the ASCII one.
-    std::array<uint64_t, 128> ascii_first_{}, ascii_last_{};
-    std::vector<uint64_t>  pairs_ = std::vector<uint64_t>(1);
-    unsigned               pair_shift_ = 63;
-    bool                   cuts_marks_ = false, cuts_pairs_ = false;
+    cut_table              cuts_;
 };
 
 } // namespace kollama

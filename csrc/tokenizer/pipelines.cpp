@@ -116,11 +116,7 @@ void rank_encoder::encode_segment(state & s, std::string_view text, size_t offse
         encode_words(s, text, offset, offset == 0, prefixes_, out);
         return;
     }
-    const size_t valid = valid_utf8(text);
-    if (valid != text.size()) {
-        throw failure(KOLLAMA_ERROR_TOKEN,
-                      format("the bytes are not UTF-8: byte %zu cannot stand where it does", offset + valid));
-    }
+    check_utf8(text, offset);
     normalise(s, text, offset, out.with_spans());
     const size_t before = out.spans.size();
     s.normalized.clear();

@@ -68,7 +68,9 @@ std::shared_ptr<tokenizer> read_tokenizer(const std::string & path) {
     }
     try {
         if (start.compare(0, 4, "lmgg") == 0 || start.compare(0, 4, "fmgg") == 0 || start.compare(0, 4, "tjgg") == 0) {
-            read_legacy(path, *out);
+            std::ifstream   stream(fs::u8path(path), std::ios::binary);
+            std::error_code error;
+            read_legacy(stream, fs::file_size(fs::u8path(path), error), *out);
         } else if (first != std::string::npos && start[first] == '{') {
             read_json(read_all(path), *out);
         } else {

@@ -230,10 +230,7 @@ class llama_encoder : public encoder {
         if (text.size() > INT32_MAX / 2) {
             throw failure(KOLLAMA_ERROR_ARGUMENT, format("a text of %zu bytes is too long for one call", text.size()));
         }
-        const size_t valid = valid_utf8(text);
-        if (valid != text.size()) {
-            throw failure(KOLLAMA_ERROR_TOKEN, format("the bytes are not UTF-8: byte %zu cannot stand where it does", valid));
-        }
+        check_utf8(text);
         auto call = [&](size_t room) {
             return llama_tokenize(vocab_, text.data(), static_cast<int32_t>(text.size()), out.room(room), static_cast<int32_t>(room),
                                   false, parse_special);

@@ -6,8 +6,7 @@
 
 #include <cmath>
 #include <cstring>
-#include <filesystem>
-#include <fstream>
+#include <istream>
 
 namespace kollama {
 namespace {
@@ -18,15 +17,7 @@ constexpr float   ADDED      = -1000.0f; // the score that convert.py gave to al
 
 class reader {
   public:
-    explicit reader(const std::string & path) {
-        const auto      file = std::filesystem::u8path(path);
-        std::error_code error;
-        left_   = std::filesystem::file_size(file, error);
-        stream_ = std::ifstream(file, std::ios::binary);
-        if (error || !stream_) {
-            throw failure(KOLLAMA_ERROR_IO, path + ": cannot be opened for reading");
-        }
-    }
+    reader(std::istream & stream, uint64_t size) : stream_(stream), left_(size) {}
 
     void read(void * to, uint64_t n, const char * what) {
         if (n > left_ || !stream_.read(static_cast<char *>(to), static_cast<std::streamsize>(n))) {
@@ -44,8 +35,8 @@ class reader {
     uint64_t left() const { return left_; }
 
   private:
-    std::ifstream stream_;
-    uint64_t      left_ = 0;
+    std::istream & stream_;
+    uint64_t       left_;
 };
 
 // The piece that a token of the file stands for, with U+2581 for spaces.
@@ -124,8 +115,8 @@ void read(reader & in, tokenizer & out) {
 
 } // namespace
 
-void read_legacy(const std::string & path, tokenizer & out) {
-    reader in(path);
+void read_legacy(std::istream & stream, uint64_t size, tokenizer & out) {
+    reader in(stream, size);
     read(in, out);
 }
 

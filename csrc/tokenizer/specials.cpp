@@ -100,7 +100,10 @@ const char * skip_spaces(const char * p, const char * end) {
 
 void leftmost_specials::build(std::vector<special_token> tokens) {
     tokens_      = std::move(tokens);
-    all_special_ = std::all_of(tokens_.begin(), tokens_.end(), [](const special_token & t) { return t.is_special; });
+    for (const special_token & token : tokens_) {
+        all_special_ &= token.is_special;
+        looks_around_ |= token.lstrip || token.rstrip || token.single_word;
+    }
     patterns_.build(tokens_);
 }
 
@@ -108,6 +111,9 @@ void leftmost_specials::split(std::string_view text, bool parse_special, std::ve
     const char * begin = text.data();
     const char * end   = begin + text.size();
     const char * done  = begin; // what stands before is in a fragment
+    if (looks_around_) {
+        check_utf8(text);
+    }
     auto plain = [&](const char * until) {
         if (done < until) {
             out.push_back({ static_cast<size_t>(done - begin), static_cast<size_t>(until - begin), -1 });

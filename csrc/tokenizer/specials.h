@@ -6,6 +6,8 @@
 #include "tokenizer/vocabulary.h"
 
 #include <array>
+#include <string>
+#include <vector>
 
 namespace kollama {
 
@@ -71,13 +73,14 @@ class leftmost_specials {
   public:
     void build(std::vector<special_token> tokens);
     bool empty(bool parse_special) const { return patterns_.empty() || (!parse_special && all_special_); }
-    // Cuts text into fragments; none is empty.
+    // Cuts text into fragments; none is empty. Throws KOLLAMA_ERROR_TOKEN where white space or words
+    // around a token matter and text is not UTF-8.
     void split(std::string_view text, bool parse_special, std::vector<fragment> & out) const;
 
   private:
     std::vector<special_token> tokens_;
     pattern_set                patterns_;
-    bool                       all_special_ = true;
+    bool                       all_special_ = true, looks_around_ = false;
 };
 
 // llama.cpp: the longest token first, wherever it stands, then the next in what is left

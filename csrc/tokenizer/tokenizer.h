@@ -6,6 +6,9 @@
 #include "tokenizer/encoder.h"
 
 #include <functional>
+#include <iosfwd>
+#include <memory>
+#include <mutex>
 
 namespace kollama {
 
@@ -44,14 +47,11 @@ class tokenizer {
 // GGUF vocabulary that are not done natively, llama.cpp's own tokenizer, on a model of its own.
 std::shared_ptr<tokenizer> read_tokenizer(const std::string & path);
 
-void read_json(std::string_view text, tokenizer & out);      // errors do not name the file
-void read_legacy(const std::string & path, tokenizer & out);
+// The kinds that need no llama.cpp. What they throw does not name the file.
+void read_json(std::string_view text, tokenizer & out);
+void read_legacy(std::istream & in, uint64_t size, tokenizer & out);
 
 // Throws KOLLAMA_ERROR_FORMAT with the first difference unless both have the same pieces at the same ids.
 void check_same_pieces(const vocabulary & file, const vocabulary & other);
 
 } // namespace kollama
-
-struct kollama_tokenizer : kollama::counted<KOLLAMA_HANDLE_TOKENIZER> {
-    std::shared_ptr<const kollama::tokenizer> tokenizer;
-};

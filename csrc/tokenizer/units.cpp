@@ -2,12 +2,8 @@
 
 #include <cstring>
 
-#if defined(__SSE2__) || (defined(_M_X64) && !defined(_M_ARM64EC))
-#    include <emmintrin.h>
-#    ifdef _MSC_VER
-#        include <intrin.h>
-#    endif
-#    define KOLLAMA_SSE2
+#ifdef _MSC_VER
+#    include <intrin.h>
 #endif
 
 namespace kollama {
@@ -40,7 +36,7 @@ template <size_t Words> bool unit_cache<Words>::put(const uint64_t * key, const 
 
 template <size_t Words> void unit_cache<Words>::grow() {
     const size_t     n = size_t{ 1 } << bits_;
-    big_array<entry> old(size_t{ 1 } << std::min(bits_ + 3, LAST_BITS));
+    zeroed_array<entry> old(size_t{ 1 } << std::min(bits_ + 3, LAST_BITS));
     old.swap(entries_);
     bits_   = std::min(bits_ + 3, LAST_BITS);
     n_puts_ = 0;
@@ -56,38 +52,13 @@ template <size_t Words> void unit_cache<Words>::grow() {
 
 namespace {
 
-constexpr char     MARK_LEAD = '\xE2';
-constexpr unsigned BLOCK     = 16;
-
-// Bit i: a unit may end before byte i, since it is at most a space, may begin U+2581, or is ASCII where
-// the byte before is not, or the other way round. Spaces count as not ASCII here. Reads BLOCK bytes,
-// and the one before where that is in the unit.
-unsigned may_cut(const char * p, bool has_previous) {
-#ifdef KOLLAMA_SSE2
-    const __m128i  bytes  = _mm_loadu_si128(reinterpret_cast<const __m128i *>(p));
-    const __m128i  low    = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(' ')), bytes);
-    const __m128i  lead   = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(MARK_LEAD));
-    const __m128i  spaces = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(' '));
-    const unsigned here   = static_cast<unsigned>(_mm_movemask_epi8(_mm_or_si128(low, lead)));
-    const unsigned high   = static_cast<unsigned>(_mm_movemask_epi8(_mm_or_si128(bytes, spaces)));
-#else
-    unsigned here = 0, high = 0;
-    for (unsigned i = 0; i < BLOCK; i++) {
-        here |= static_cast<unsigned>(static_cast<uint8_t>(p[i]) <= ' ' || p[i] == MARK_LEAD) << i;
-        high |= static_cast<unsigned>(static_cast<uint8_t>(p[i]) >= 128 || p[i] == ' ') << i;
-    }
-#endif
-    const unsigned before = has_previous ? static_cast<uint8_t>(p[-1]) >= 128 || p[-1] == ' ' : high & 1;
-    return here | ((high ^ (high << 1 | before)) & ((1u << BLOCK) - 1));
-}
-
-unsigned lowest_bit(unsigned bits) {
+unsigned lowest_bit(uint64_t bits) {
 #ifdef _MSC_VER
     unsigned long index;
-    _BitScanForward(&index, bits);
+    _BitScanForward64(&index, bits);
     return index;
 #else
-    return static_cast<unsigned>(__builtin_ctz(bits));
+    return static_cast<unsigned>(__builtin_ctzll(bits));
 #endif
 }
 
@@ -126,84 +97,6 @@ template <size_t Words> void load_key(const char * p, size_t n, bool far, uint64
 
 } // namespace
 
-bool unit_encoder::mark_at(const char * p, const char * end) const {
-    return (*p == ' ' && pieces_.rules().space_is_mark) ||
-           (*p == MARK_LEAD && end - p >= 3 && p[1] == MARK[1] && p[2] == MARK[2]);
-}
-
-const char * unit_encoder::skip_marks(const char * p, const char * end) const {
-    while (p < end && mark_at(p, end)) {
-        p += *p == ' ' ? 1 : 3;
-    }
-    return p;
-}
-
-// Whether a unit that began at begin may end before p, which is not begin.
-bool unit_encoder::cut_at(const char * begin, const char * p, const char * end) const {
-    if (mark_at(p, end)) {
-        if (pieces_.rules().split_marks) {
-            return true;
-        }
-        if (!pieces_.cuts_marks()) {
-            return false;
-        }
-        if (pieces_.always_cuts_before_mark()) {
-            return true;
-        }
-        const char * start = p - 1;
-        while (start > begin && (static_cast<uint8_t>(*start) & 0xC0) == 0x80) {
-            start--;
-        }
-        uint32_t   previous = 0;
-        const bool known    = decode_utf8(start, p, &previous) != 0;
-        return known && !mark_at(start, p) && pieces_.cuts_before_mark(previous);
-    }
-    const uint8_t byte = static_cast<uint8_t>(*p);
-    if (byte < 128 && pieces_.is_alone(byte)) {
-        return true;
-    }
-    if (p == begin || !pieces_.cuts_pairs()) {
-        return false;
-    }
-    const uint8_t previous = static_cast<uint8_t>(p[-1]);
-    if (byte >= 0xC0) {
-        return previous < 128 && !mark_at(p - 1, p) && !pieces_.may_join_ascii(previous, byte);
-    }
-    if (byte >= 128 || previous < 128) {
-        return false;
-    }
-    const char * start = p - 1;
-    while (start > begin && (static_cast<uint8_t>(*start) & 0xC0) == 0x80) {
-        start--;
-    }
-    return !pieces_.may_follow_ascii(static_cast<uint8_t>(*start), byte);
-}
-
-// Where the unit that begins at begin ends; p is where its end may be looked for.
-const char * unit_encoder::unit_end(const char * begin, const char * p, const char * end) const {
-    while (text_end_ - p >= static_cast<ptrdiff_t>(BLOCK)) {
-        for (unsigned bits = may_cut(p, p > begin); bits != 0; bits &= bits - 1) {
-            const char * at = p + lowest_bit(bits);
-            if (at >= end) {
-                return end;
-            }
-            if (cut_at(begin, at, end)) {
-                return at;
-            }
-        }
-        p += BLOCK;
-        if (p >= end) {
-            return end;
-        }
-    }
-    for (; p < end; p++) {
-        if (cut_at(begin, p, end)) {
-            return p;
-        }
-    }
-    return end;
-}
-
 void unit_encoder::encode(std::string_view text, bool mark_first, size_t offset, token_buffer & out) {
     const char * p   = text.data();
     const char * end = p + text.size();
@@ -211,30 +104,36 @@ void unit_encoder::encode(std::string_view text, bool mark_first, size_t offset,
     text_end_   = end;
     offset_     = offset;
     with_spans_ = out.with_spans();
-    if (pieces_.rules().ignore_merges && !pieces_.rules().split_marks) {
-        encode_fresh(p, end, mark_first, out); // the whole text is one word, and may be one piece
-        return;
-    }
-    if (mark_first && p < end) {
-        const bool   joins = !pieces_.rules().split_marks;
-        const char * rest  = joins ? skip_marks(p, end) : p;
-        // A mark alone where what follows is cut off from it.
-        const bool   alone = rest < end && (mark_at(rest, end) || cut_at(p, rest, end));
-        const char * stop  = alone ? rest : unit_end(p, rest, end);
-        encode_unit(p, stop, true, out);
-        p = stop;
-    }
+
+    char_word    previous = mark_first ? MARK_WORD : NO_CHAR;
+    const char * unit     = p;          // where the one begins that has not been taken
+    bool         marked   = mark_first; // it has a mark in front
     while (p < end) {
-        const char * from = p + 1;
-        const char * stop = from;
-        if (mark_at(p, end)) {
-            from = pieces_.rules().split_marks ? p + (*p == ' ' ? 1 : 3) : skip_marks(p, end);
-            stop = unit_end(p, from, end);
-        } else if (static_cast<uint8_t>(*p) >= 128 || !pieces_.is_alone(static_cast<uint8_t>(*p))) {
-            stop = unit_end(p, from, end);
+        const size_t n = std::min<size_t>(cut_table::BLOCK, static_cast<size_t>(end - p));
+        char         padded[cut_table::BLOCK + 3];
+        const char * block = p;
+        if (end - p < static_cast<ptrdiff_t>(sizeof(padded))) { // more would be read than there is
+            std::memset(padded, 0, sizeof(padded));
+            std::memcpy(padded, p, static_cast<size_t>(end - p));
+            block = padded;
         }
-        take_unit(p, stop, out);
-        p = stop;
+        uint64_t cuts = pieces_.cuts().cuts(block, n, &previous);
+        for (; cuts != 0; cuts &= cuts - 1) {
+            const char * cut = p + lowest_bit(cuts);
+            if (marked) {
+                encode_unit(unit, cut, true, out);
+                marked = false;
+            } else if (cut > unit) {
+                take_unit(unit, cut, out);
+            }
+            unit = cut;
+        }
+        p += n;
+    }
+    if (marked && text.size() > 0) {
+        encode_unit(unit, end, true, out);
+    } else if (unit < end) {
+        take_unit(unit, end, out);
     }
     flush(out);
 }
@@ -245,7 +144,7 @@ void unit_encoder::take_unit(const char * p, const char * end, token_buffer & ou
     const size_t n = static_cast<size_t>(end - p);
     if (n > MAX_BYTES || with_spans_) {
         flush(out);
-        encode_long(p, end, false, out);
+        encode_fresh(p, end, false, out);
         return;
     }
     waiting & unit = window_[n_waiting_++];
@@ -401,7 +300,7 @@ bool unit_encoder::symbolise_short(const char * p, const char * end) {
 void unit_encoder::encode_unit(const char * p, const char * end, bool mark_first, token_buffer & out) {
     const size_t n = static_cast<size_t>(end - p) + (mark_first ? MARK.size() : 0);
     if (with_spans_ || n > MAX_BYTES) {
-        encode_long(p, end, mark_first, out);
+        encode_fresh(p, end, mark_first, out);
         return;
     }
     uint64_t key[4];
@@ -419,34 +318,6 @@ void unit_encoder::encode_unit(const char * p, const char * end, bool mark_first
     encode_fresh(p, end, mark_first, out);
     out.room(phrases_.MAX_TOKENS); // put() reads as many
     phrases_.put(key, out.data() + before, out.size() - before);
-}
-
-// A long unit is cut further where no piece has the two characters side by side.
-void unit_encoder::encode_long(const char * p, const char * end, bool mark_first, token_buffer & out) {
-    if (!pieces_.cuts_pairs() || pieces_.rules().ignore_merges) {
-        encode_fresh(p, end, mark_first, out);
-        return;
-    }
-    const char * begin    = p;
-    uint32_t     previous = MARK_CP, cp = 0;
-    for (const char * at = p; at < end; previous = cp) {
-        const size_t n = decode_utf8(at, end, &cp);
-        if (n == 0) {
-            break; // encode_fresh says so
-        }
-        cp = cp == ' ' && pieces_.rules().space_is_mark ? MARK_CP : cp;
-        if ((at > p || mark_first) && !pieces_.may_join(previous, cp)) {
-            if (at > begin || mark_first) {
-                const bool small = !with_spans_ && at - begin + 3 <= static_cast<ptrdiff_t>(MAX_BYTES);
-                small ? encode_unit(begin, at, mark_first, out) : encode_fresh(begin, at, mark_first, out);
-            }
-            begin      = at;
-            mark_first = false;
-        }
-        at += n;
-    }
-    const bool small = !with_spans_ && end - begin + 3 <= static_cast<ptrdiff_t>(MAX_BYTES);
-    small ? encode_unit(begin, end, mark_first, out) : encode_fresh(begin, end, mark_first, out);
 }
 
 bool unit_encoder::whole_piece(const char * p, const char * end, bool mark_first, token_buffer & out) {

@@ -3,7 +3,7 @@
 
 #pragma once
 
-#include "tokenizer/big_array.h"
+#include "tokenizer/zeroed_array.h"
 #include "tokenizer/encoder.h"
 #include "tokenizer/pieces.h"
 
@@ -79,7 +79,7 @@ template <size_t Words> class unit_cache {
     bool             narrow_;
     unsigned         bits_   = FIRST_BITS;
     size_t           n_puts_ = 0; // since the last growth
-    big_array<entry> entries_;
+    zeroed_array<entry> entries_;
 };
 
 // Turns text that has no special tokens into ids. One thread's.
@@ -96,17 +96,12 @@ class unit_encoder {
   private:
     struct waiting;
 
-    const char * unit_end(const char * begin, const char * p, const char * end) const;
-    bool         cut_at(const char * begin, const char * p, const char * end) const;
-    bool         mark_at(const char * p, const char * end) const;
-    const char * skip_marks(const char * p, const char * end) const;
     void take_unit(const char * p, const char * end, token_buffer & out);
     void flush(token_buffer & out);
     void look_up(waiting & unit) const;
     void keep(const waiting & unit, const int32_t * tokens);
     bool symbolise_short(const char * p, const char * end);
     void encode_unit(const char * p, const char * end, bool mark_first, token_buffer & out);
-    void encode_long(const char * p, const char * end, bool mark_first, token_buffer & out);
     void encode_fresh(const char * p, const char * end, bool mark_first, token_buffer & out);
     size_t symbolise(const char * p, const char * end, bool mark_first);
     void   emit_short(size_t which, token_buffer & out) const;

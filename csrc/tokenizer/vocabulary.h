@@ -2,10 +2,11 @@
 
 #pragma once
 
-#include "internal.h"
+#include "errors.h"
 
-#include <mutex>
+#include <cstdint>
 #include <string_view>
+#include <vector>
 
 namespace kollama {
 

@@ -149,14 +149,9 @@ cdef extern from "kollama.h" nogil:
     int32_t kollama_token_id(
         const kollama_tokenizer * tokenizer, const char * piece, size_t length)
 
-    ctypedef enum kollama_text_encoding:
-        KOLLAMA_UTF8
-        KOLLAMA_UTF16
-
     ctypedef struct kollama_text:
-        const void * data
+        const char * data
         size_t size
-        kollama_text_encoding encoding
 
     ctypedef struct kollama_encode_params:
         bint add_bos
@@ -168,6 +163,10 @@ cdef extern from "kollama.h" nogil:
     kollama_status kollama_encode_batch(
         const kollama_tokenizer * tokenizer, const kollama_text * texts, size_t n_texts,
         const kollama_encode_params * params, int32_t n_threads, int32_t ** tokens, size_t * ends)
+
+    ctypedef enum kollama_text_encoding:
+        KOLLAMA_BYTES
+        KOLLAMA_UTF16
     kollama_status kollama_decode(
         const kollama_tokenizer * tokenizer, const int32_t * tokens, size_t n_tokens,
         bint skip_special, kollama_text_encoding encoding, char ** memory, const char ** text,

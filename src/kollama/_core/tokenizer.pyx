@@ -2,7 +2,7 @@
 
 cimport cython
 from cpython.bytes cimport PyBytes_AsString
-from cpython.unicode cimport PyUnicode_AsUTF16String, PyUnicode_DecodeUTF16
+from cpython.unicode cimport PyUnicode_DecodeUTF16
 from libc.stdlib cimport free, malloc
 from kollama._core.capi cimport *
 from kollama._core.memory cimport as_tokens, take_tokens
@@ -226,7 +226,7 @@ cdef class Tokenizer:
 
     def decode_bytes(self, ids, *, skip_special=False):
         """As decode, but the bytes as the tokens have them."""
-        return self._decode(ids, boolean("skip_special", skip_special), KOLLAMA_UTF8)
+        return self._decode(ids, boolean("skip_special", skip_special), KOLLAMA_BYTES)
 
     cdef object _decode(self, object ids, bint skip_special, kollama_text_encoding encoding):
         cdef const int32_t[::1] view = as_tokens(ids)
@@ -245,7 +245,7 @@ cdef class Tokenizer:
         self._unpin()
         check(status)
         try:
-            if encoding == KOLLAMA_UTF8:
+            if encoding == KOLLAMA_BYTES:
                 return text[:size]
             return PyUnicode_DecodeUTF16(<char *> text, size, NULL, &order)
         finally:
@@ -380,34 +380,25 @@ cdef str _as_str(object text):
 
 
 cdef object _borrow(object text, kollama_text * out):
-    """Points out at the text's own bytes; what is returned keeps them alive.
+    """Points out at the text as UTF-8; what is returned keeps that alive.
 
-    ASCII lies in a str as UTF-8. Any other str is copied as UTF-16, which takes Python a sixth of
-    the time of UTF-8; csrc makes UTF-8 of that without the GIL.
+    A str keeps the UTF-8 of itself once it was asked for it, so a second time costs nothing.
     """
     cdef Py_ssize_t size = 0
     if isinstance(text, str):
-        if text.isascii():
-            out.data = PyUnicode_AsUTF8AndSize(text, &size)
-            out.size = size
-            out.encoding = KOLLAMA_UTF8
-            return text
         try:
-            units = PyUnicode_AsUTF16String(text)
+            out.data = PyUnicode_AsUTF8AndSize(text, &size)
         except UnicodeEncodeError as error:
             raise TokenError(
                 f"the text has a lone surrogate at character {error.start}: it is not valid Unicode"
             ) from None
-        out.data = PyBytes_AsString(units) + 2  # after the byte order mark
-        out.size = len(units) - 2
-        out.encoding = KOLLAMA_UTF16
-        return units
+        out.size = size
+        return text
     if not isinstance(text, (bytes, bytearray, memoryview)):
         raise TypeError(f"text must be str or bytes, not {type(text).__name__}")
     data = bytes(text)
     out.data = PyBytes_AsString(data)
     out.size = len(data)
-    out.encoding = KOLLAMA_UTF8
     return data
 
 
