@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cctype>
 #include <cstring>
+#include <future>
 
 namespace kollama {
 namespace {
@@ -67,11 +68,20 @@ bool on_progress(float done, void * user) {
     return !state->stopped;
 }
 
-// The tokenizer of a model: native where its vocabulary is of a kind done here, else llama.cpp's.
-std::shared_ptr<const tokenizer> make_tokenizer(const kollama_model & model, const std::string & path, const kollama_gguf & gguf,
-                                                const char * replacement) {
+// The native tokenizer of a file, or null where its vocabulary is of a kind that llama.cpp does.
+std::shared_ptr<tokenizer> read_native(const std::string & path, const kollama_gguf & gguf) {
     auto own = std::make_shared<tokenizer>();
-    if (read_gguf_vocabulary(path, gguf, *own) && own->vocab.size() == static_cast<size_t>(llama_vocab_n_tokens(model.vocab))) {
+    if (!read_gguf_vocabulary(path, gguf, *own)) {
+        return nullptr;
+    }
+    own->texts(); // or the first token of a stream would wait for it
+    return own;
+}
+
+// The tokenizer of a model: its own, which may be null, or llama.cpp's, or what replaces it.
+std::shared_ptr<const tokenizer> make_tokenizer(const kollama_model & model, std::shared_ptr<tokenizer> own,
+                                                const kollama_gguf & gguf, const char * replacement) {
+    if (own && own->vocab.size() == static_cast<size_t>(llama_vocab_n_tokens(model.vocab))) {
         take_ends(model.vocab, own->vocab);
     } else {
         own = std::make_shared<tokenizer>();
@@ -108,6 +118,9 @@ void load(const char * const * paths, size_t n_paths, const kollama_model_params
     lparams.progress_callback           = params.progress ? on_progress : [](float, void *) { return true; };
     lparams.progress_callback_user_data = &state;
 
+    // While llama.cpp reads the weights and a vocabulary of its own.
+    auto own = std::async(std::launch::async, [&] { return read_native(paths[0], first); });
+
     auto  model = std::make_unique<kollama_model>();
     guard g;
     model->handle = n_paths == 1 ? llama_model_load_from_file(paths[0], lparams)
@@ -122,7 +135,7 @@ void load(const char * const * paths, size_t n_paths, const kollama_model_params
     model->uses_mmap = !params.vocab_only && (mode == LLAMA_LOAD_MODE_MMAP || mode == LLAMA_LOAD_MODE_MMAP_MLOCK);
     model->vocab_only = params.vocab_only;
     try {
-        model->tokenizer = make_tokenizer(*model, paths[0], first, params.tokenizer);
+        model->tokenizer = make_tokenizer(*model, own.get(), first, params.tokenizer);
     } catch (...) {
         llama_model_free(model->handle);
         throw;

@@ -86,7 +86,7 @@ def _learnt() -> tuple[tuple[str, str], ...]:
 def vocab_of(merges: list[tuple[str, str]], characters: str) -> dict[str, int]:
     """Pieces and ids in Llama-2's order: special ones, bytes, what merges make, characters."""
     made = [left + right for left, right in merges]
-    alone = sorted(set(characters) | set("".join(made)) - {" "})
+    alone = sorted((set(characters) | set("".join(made))) - {" "})
     pieces = dict.fromkeys(["<unk>", "<s>", "</s>", *BYTES, *made, *alone])
     return {piece: i for i, piece in enumerate(pieces)}
 
@@ -179,7 +179,7 @@ def _many_added() -> Json:
         added(n + 4, "낱말", single_word=True, special=False), added(n + 5, "두 낱말", special=False),
         added(n + 6, "정규", normalized=True, special=False), added(n + 7, "[한]", normalized=True),
         added(n + 8, "  ", special=False),
-        added(data["model"]["vocab"]["대한민국"], "대한민국", special=False, single_word=True),
+        added(data["model"]["vocab"]["민"], "민", special=False, single_word=True),
     ]
     return data
 
@@ -220,6 +220,16 @@ def _crossing() -> Json:
         if all(part in vocab for part in pair):
             vocab.setdefault("".join(pair), len(vocab))
             merges.insert(0, pair)
+    return data
+
+
+def _space() -> Json:
+    """Nothing is done to spaces, and they are pieces."""
+    data = _with(llama(), normalizer=None, decoder=DECODER_WITHOUT_STRIP)
+    vocab = data["model"]["vocab"]
+    for piece in (" ", "  ", " 이"):
+        vocab[piece] = len(vocab)
+    data["model"]["merges"] += [[" ", " "], [" ", "이"]]
     return data
 
 
@@ -264,6 +274,7 @@ VARIANTS: dict[str, Callable[[], Json]] = {
     "replace first": lambda: _with(llama(), normalizer=sequence("normalizers", replace(" ", MARK), prepend())),
     "prepend other": lambda: _with(llama(), normalizer=sequence("normalizers", prepend("가▁"), replace(" ", MARK))),
     "no normalizer": lambda: _with(llama(), normalizer=None, decoder=DECODER_WITHOUT_STRIP),
+    "no normalizer, a space": _space,
     "gemma": lambda: _with(
         llama(), normalizer=replace(" ", MARK), decoder=DECODER_WITHOUT_STRIP,
         pre_tokenizer={"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}),

@@ -35,7 +35,7 @@ void score_encoder::encode(encoder_state & base, std::string_view text, bool par
         return;
     }
     if (specials_.empty(parse_special)) {
-        state.units.encode(text, add_space_prefix_, 0, out);
+        state.units.encode(text, 0, text.size(), add_space_prefix_, out);
         return;
     }
     state.fragments.clear();
@@ -45,8 +45,7 @@ void score_encoder::encode(encoder_state & base, std::string_view text, bool par
         if (part.id >= 0) {
             out.push(part.id, span_of(part));
         } else {
-            state.units.encode(text.substr(part.first, part.last - part.first), add_space_prefix_ && after_special,
-                               part.first, out);
+            state.units.encode(text, part.first, part.last, add_space_prefix_ && after_special, out);
         }
         after_special = part.id >= 0;
     }
@@ -93,7 +92,7 @@ std::unique_ptr<encoder_state> rank_encoder::make_state() const {
 void rank_encoder::encode(encoder_state & base, std::string_view text, bool parse_special, token_buffer & out) const {
     auto & s = static_cast<state &>(base);
     if (raw_.empty(parse_special)) {
-        encode_segment(s, text, 0, parse_special, out);
+        encode_segment(s, text, 0, text.size(), parse_special, out);
         return;
     }
     s.raw.clear();
@@ -102,22 +101,24 @@ void rank_encoder::encode(encoder_state & base, std::string_view text, bool pars
         if (part.id >= 0) {
             out.push(part.id, span_of(part));
         } else {
-            encode_segment(s, text.substr(part.first, part.last - part.first), part.first, parse_special, out);
+            encode_segment(s, text, part.first, part.last, parse_special, out);
         }
     }
 }
 
 // A stretch between added tokens that are looked for in the text as it is.
-void rank_encoder::encode_segment(state & s, std::string_view text, size_t offset, bool parse_special, token_buffer & out) const {
-    if (text.empty()) {
+void rank_encoder::encode_segment(state & s, std::string_view text, size_t first, size_t last, bool parse_special,
+                                  token_buffer & out) const {
+    if (first == last) {
         return;
     }
     if (in_place_ && normalized_.empty(parse_special)) {
-        encode_words(s, text, offset, offset == 0, prefixes_, out);
+        encode_words(s, text, first, last, first == 0, prefixes_, out);
         return;
     }
-    check_utf8(text, offset);
-    normalise(s, text, offset, out.with_spans());
+    const std::string_view segment = text.substr(first, last - first);
+    check_utf8(segment, first);
+    normalise(s, segment, first, out.with_spans());
     const size_t before = out.spans.size();
     s.normalized.clear();
     normalized_.split(s.text, parse_special, s.normalized);
@@ -125,8 +126,7 @@ void rank_encoder::encode_segment(state & s, std::string_view text, size_t offse
         if (part.id >= 0) {
             out.push(part.id, span_of(part));
         } else {
-            encode_words(s, std::string_view(s.text).substr(part.first, part.last - part.first), part.first,
-                         offset == 0 && part.first == 0, false, out);
+            encode_words(s, s.text, part.first, part.last, first == 0 && part.first == 0, false, out);
         }
     }
     for (size_t i = before; i < out.spans.size(); i++) { // from the normalised text to the caller's
@@ -136,13 +136,13 @@ void rank_encoder::encode_segment(state & s, std::string_view text, size_t offse
     }
 }
 
-void rank_encoder::encode_words(state & s, std::string_view text, size_t offset, bool at_start, bool prefixed,
+void rank_encoder::encode_words(state & s, std::string_view text, size_t first, size_t last, bool at_start, bool prefixed,
                                 token_buffer & out) const {
     bool mark = prefixed;
     if (!prefixed && (rules_.metaspace == mark_scheme::always || (rules_.metaspace == mark_scheme::first && at_start))) {
-        mark = text[0] != ' ' && text.substr(0, MARK.size()) != MARK;
+        mark = text[first] != ' ' && text.substr(first, last - first).substr(0, MARK.size()) != MARK;
     }
-    s.units.encode(text, mark, offset, out);
+    s.units.encode(text, first, last, mark, out);
 }
 
 // Applies the steps; leaves the result in s.text, and in s.sources where each byte comes from.

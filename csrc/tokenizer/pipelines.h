@@ -49,8 +49,9 @@ class rank_encoder : public encoder {
   private:
     struct state;
 
-    void encode_segment(state & s, std::string_view text, size_t offset, bool parse_special, token_buffer & out) const;
-    void encode_words(state & s, std::string_view text, size_t offset, bool at_start, bool prefixed, token_buffer & out) const;
+    void encode_segment(state & s, std::string_view text, size_t first, size_t last, bool parse_special, token_buffer & out) const;
+    void encode_words(state & s, std::string_view text, size_t first, size_t last, bool at_start, bool prefixed,
+                      token_buffer & out) const;
     void normalise(state & s, std::string_view text, size_t offset, bool with_spans) const;
 
     const vocabulary & vocab_;

@@ -97,12 +97,11 @@ template <size_t Words> void load_key(const char * p, size_t n, bool far, uint64
 
 } // namespace
 
-void unit_encoder::encode(std::string_view text, bool mark_first, size_t offset, token_buffer & out) {
-    const char * p   = text.data();
-    const char * end = p + text.size();
-    text_       = p;
-    text_end_   = end;
-    offset_     = offset;
+void unit_encoder::encode(std::string_view whole, size_t first, size_t last, bool mark_first, token_buffer & out) {
+    const char * p   = whole.data() + first;
+    const char * end = whole.data() + last;
+    text_       = whole.data();
+    text_end_   = whole.data() + whole.size();
     with_spans_ = out.with_spans();
 
     char_word    previous = mark_first ? MARK_WORD : NO_CHAR;
@@ -112,9 +111,9 @@ void unit_encoder::encode(std::string_view text, bool mark_first, size_t offset,
         const size_t n = std::min<size_t>(cut_table::BLOCK, static_cast<size_t>(end - p));
         char         padded[cut_table::BLOCK + 3];
         const char * block = p;
-        if (end - p < static_cast<ptrdiff_t>(sizeof(padded))) { // more would be read than there is
+        if (text_end_ - p < static_cast<ptrdiff_t>(sizeof(padded))) { // more would be read than there is
             std::memset(padded, 0, sizeof(padded));
-            std::memcpy(padded, p, static_cast<size_t>(end - p));
+            std::memcpy(padded, p, static_cast<size_t>(text_end_ - p));
             block = padded;
         }
         uint64_t cuts = pieces_.cuts().cuts(block, n, &previous);
@@ -130,7 +129,7 @@ void unit_encoder::encode(std::string_view text, bool mark_first, size_t offset,
         }
         p += n;
     }
-    if (marked && text.size() > 0) {
+    if (marked && first < last) {
         encode_unit(unit, end, true, out);
     } else if (unit < end) {
         take_unit(unit, end, out);
@@ -336,7 +335,7 @@ bool unit_encoder::whole_piece(const char * p, const char * end, bool mark_first
     if (id < 0 || vocab_.added_only(static_cast<size_t>(id))) {
         return false;
     }
-    const size_t first = offset_ + static_cast<size_t>(p - text_);
+    const size_t first = static_cast<size_t>(p - text_);
     out.push(id, { static_cast<uint32_t>(first), static_cast<uint32_t>(first + static_cast<size_t>(end - p)) });
     return true;
 }
@@ -372,7 +371,7 @@ size_t unit_encoder::symbolise(const char * p, const char * end, bool mark_first
         *out++ = s;
     };
     auto add = [&](uint32_t cp, symbol s, const char * from, size_t n) {
-        const uint32_t first = static_cast<uint32_t>(offset_ + static_cast<size_t>(from - text_));
+        const uint32_t first = static_cast<uint32_t>(static_cast<size_t>(from - text_));
         const span     where{ first, first + static_cast<uint32_t>(n) };
         if (s != NO_SYMBOL) {
             if (waits) {
@@ -423,7 +422,7 @@ size_t unit_encoder::symbolise(const char * p, const char * end, bool mark_first
         const size_t n = decode_utf8(p, end, &cp);
         if (n == 0) {
             throw failure(KOLLAMA_ERROR_TOKEN, format("the bytes are not UTF-8: byte %zu cannot stand where it does",
-                                                      offset_ + static_cast<size_t>(p - text_)));
+                                                      static_cast<size_t>(p - text_)));
         }
         add(cp, pieces_.of(cp), p, n);
         p += n;

@@ -89,9 +89,9 @@ class unit_encoder {
         vocab_(vocab), pieces_(pieces), merger_(pieces.merges()), lockstep_(pieces.merges()), words_(vocab.size()),
         phrases_(vocab.size()) {}
 
-    // Appends the ids of text. mark_first: as if U+2581 stood before it. offset: where text begins
-    // in the caller's text, for spans and errors.
-    void encode(std::string_view text, bool mark_first, size_t offset, token_buffer & out);
+    // Appends the ids of the bytes from first to last of whole. mark_first: as if U+2581 stood
+    // before them. Spans and errors count from the beginning of whole.
+    void encode(std::string_view whole, size_t first, size_t last, bool mark_first, token_buffer & out);
 
   private:
     struct waiting;
@@ -138,9 +138,8 @@ class unit_encoder {
 
     std::vector<span>   spans_;
     std::string         scratch_;
-    const char *        text_      = nullptr; // of the call that runs
-    const char *        text_end_  = nullptr;
-    size_t              offset_    = 0;
+    const char *        text_       = nullptr; // whole, of the call that runs
+    const char *        text_end_   = nullptr;
     bool                with_spans_ = false;
 };
 

@@ -7,21 +7,29 @@ namespace {
 
 constexpr uint64_t ODD = 0x9E3779B97F4A7C15u; // 2^64 / golden ratio
 
+template <class T> uint64_t load(const char * p) {
+    T value;
+    std::memcpy(&value, p, sizeof(value));
+    return value;
+}
+
 uint64_t hash_of(std::string_view text) {
-    uint64_t     hash = text.size() * ODD;
     const char * p    = text.data();
-    size_t       left = text.size();
-    for (; left >= 8; p += 8, left -= 8) {
-        uint64_t part;
-        std::memcpy(&part, p, 8);
+    const size_t n    = text.size();
+    uint64_t     hash = n * ODD;
+    auto add = [&](uint64_t part) {
         hash = (hash ^ part) * ODD;
         hash ^= hash >> 29;
-    }
-    if (left > 0) {
-        uint64_t part = 0;
-        std::memcpy(&part, p, left);
-        hash = (hash ^ part) * ODD;
-        hash ^= hash >> 29;
+    };
+    if (n >= 8) { // the last eight bytes may be read twice
+        for (size_t i = 0; i + 8 < n; i += 8) {
+            add(load<uint64_t>(p + i));
+        }
+        add(load<uint64_t>(p + n - 8));
+    } else if (n >= 4) {
+        add(load<uint32_t>(p) << 32 | load<uint32_t>(p + n - 4));
+    } else if (n > 0) {
+        add(load<uint8_t>(p) << 16 | load<uint8_t>(p + n / 2) << 8 | load<uint8_t>(p + n - 1));
     }
     return hash * ODD;
 }
