@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +103,7 @@ def test_id_outside_the_vocabulary(tok: kollama.Tokenizer, bad: int) -> None:
     ("call", "error", "reason"),
     [
         (lambda t: t.encode("가\ud800"), kollama.TokenError, "lone surrogate at character 1"),
-        (lambda t: t.encode(b"\xed\x95"), kollama.TokenError, "not UTF-8"),
+        (lambda t: t.encode(b"\xed\x95"), kollama.TokenError, "not UTF-8: byte 0"),
         (lambda t: t.encode(3), TypeError, "str or bytes"),
         (lambda t: t.encode("가", add_bos=1), TypeError, "add_bos"),
         (lambda t: t.encode("가", parse_special=None), TypeError, "parse_special"),
@@ -134,6 +136,62 @@ def test_any_integers_are_ids(tok: kollama.Tokenizer) -> None:
     ids = tok.encode(KOREAN)
     for given_ids in (ids.tolist(), tuple(ids.tolist()), ids.astype(np.int64), ids[::-1][::-1], iter(ids.tolist())):
         assert tok.decode(given_ids) == KOREAN
+
+
+def test_from_a_file_without_a_model(tok: kollama.Tokenizer, tiny_path: Path) -> None:
+    alone = kollama.Tokenizer.from_file(tiny_path)
+    assert alone.native and alone.path == str(tiny_path)
+    assert alone.encode(KOREAN).tolist() == tok.encode(KOREAN).tolist()
+    assert (len(alone), alone.bos, alone.eos, alone.add_bos) == (len(tok), tok.bos, tok.eos, tok.add_bos)
+    assert [alone.piece(i) for i in range(len(alone))] == [tok.piece(i) for i in range(len(tok))]
+    assert [alone.is_eog(i) for i in range(len(alone))] == [tok.is_eog(i) for i in range(len(tok))]
+
+
+def test_offsets_are_characters_of_the_text(tok: kollama.Tokenizer) -> None:
+    text = "대한민국의 뷁 수도는"
+    ids, offsets = tok.encode_with_offsets(text)
+    assert ids.tolist() == tok.encode(text).tolist()
+    assert ids.dtype == offsets.dtype == np.int32 and offsets.shape == (len(ids), 2)
+    spelled = [offsets[i].tolist() for i, t in enumerate(ids) if tok.piece(t).startswith("<0x")]
+    assert spelled == [[6, 7]] * 3  # 뷁, in three bytes
+    assert "".join(text[a:b] for a, b in dict.fromkeys(map(tuple, offsets.tolist()))) == text
+    bos_ids, bos_offsets = tok.encode_with_offsets(text, add_bos=True)
+    assert bos_ids[0] == tok.bos and bos_offsets[0].tolist() == [0, 0] and bos_offsets[1:].tolist() == offsets.tolist()
+
+
+def test_decomposed_hangul_is_composed_where_asked(tok: kollama.Tokenizer) -> None:
+    composed = "대한민국의 수도는 서울이다."
+    decomposed = unicodedata.normalize("NFD", composed)
+    ids, offsets = tok.encode_with_offsets(decomposed, normalize="NFC")
+    assert ids.tolist() == tok.encode(composed).tolist() == tok.encode(decomposed, normalize="NFC").tolist()
+    assert len(tok.encode(decomposed)) > 3 * len(ids)
+    assert [unicodedata.normalize("NFC", decomposed[a:b]) for a, b in offsets] == [
+        composed[a:b] for a, b in tok.encode_with_offsets(composed)[1]]
+    assert tok.encode(decomposed.encode(), normalize="NFC").tolist() == ids.tolist()
+    with pytest.raises(kollama.ArgumentError, match="normalize"):
+        tok.encode(composed, normalize="NFKC")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("threads", [None, 1, 2, 9])
+def test_batch(tok: kollama.Tokenizer, threads: int | None) -> None:
+    texts: list[str | bytes] = [KOREAN * i for i in range(300)] + [b"", KOREAN.encode(), "뷁" * 5000]
+    batch = tok.encode_batch(texts, threads=threads, add_bos=True)
+    assert [ids.tolist() for ids in batch] == [tok.encode(text, add_bos=True).tolist() for text in texts]
+    assert tok.encode_batch([], threads=threads) == []
+    with pytest.raises(kollama.TokenError, match="text 300: .*lone surrogate"):
+        tok.encode_batch(texts[:300] + ["\ud800"], threads=threads)
+    with pytest.raises(kollama.TokenError, match="text 1: .*not UTF-8"):
+        tok.encode_batch(["가", b"\xed\x95"], threads=threads)
+    with pytest.raises(TypeError, match="list of texts"):
+        tok.encode_batch(KOREAN, threads=threads)
+
+
+def test_threads_share_a_tokenizer(tok: kollama.Tokenizer) -> None:
+    texts = [KOREAN * (i + 1) + "뷁" * i for i in range(40)]
+    expected = [tok.encode(text).tolist() for text in texts]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda text: tok.encode(text).tolist(), texts * 10))
+    assert found == expected * 10
 
 
 def test_closed_model(tiny_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 import sentencepiece_model
 import tokenizer_json as tj
 from conftest import VOCABULARIES
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 import kollama
@@ -60,22 +60,34 @@ class Both:
         self._data = data
 
     @functools.cached_property
-    def _own_offsets(self) -> bool:
-        """Whether tokenizers' offsets are not what a token stands for.
-
-        After a replacement of several characters it names the last of them, and characters without
-        a token it does not count, so that what follows them is off.
-        """
-        def lengthens(step: tj.Json | None) -> bool:
-            if step is None or step["type"] == "Prepend":
-                return False
-            if step["type"] == "Sequence":
-                return any(lengthens(part) for part in step["normalizers"])
-            return len(step["pattern"]["String"]) != 1 or len(step["content"]) != 1
-
+    def _miscounts(self) -> bool:
+        """Whether characters may have no token of their own: tokenizers' offsets are off behind those."""
         model = self._data["model"]
-        whole = model["byte_fallback"] and model["vocab"].keys() >= set(tj.BYTES)
-        return lengthens(self._data["normalizer"]) or not (whole or model["byte_fallback"] is False and model["unk_token"])
+        if model["byte_fallback"]:
+            return not model["vocab"].keys() >= set(tj.BYTES)
+        return model["unk_token"] is None
+
+    @functools.cached_property
+    def _prepends_to_words(self) -> bool:
+        """test_a_mark_in_front_of_a_space"""
+        split = (self._data["pre_tokenizer"] or {}).get("split", False)
+        return split and "Prepend" in json.dumps(self._data["normalizer"])
+
+    @functools.cached_property
+    def _replaces_several(self) -> bool:
+        """Whether a normaliser replaces several characters: tokenizers' offsets name the last of them."""
+        steps = [self._data["normalizer"]]
+        for step in steps:
+            steps += step.get("normalizers", []) if step else []
+        return any(step and step["type"] == "Replace" and len(step["pattern"]["String"]) > 1 for step in steps)
+
+    def _check_offsets(self, own: list[list[int]], expected: list[tuple[int, int]], text: str) -> None:
+        if self._miscounts or self._prepends_to_words:
+            assert all(0 <= first <= last <= len(text) for first, last in own)
+        elif self._replaces_several:
+            assert all(a[0] <= b[0] and b[1] <= a[1] for a, b in zip(own, expected, strict=True))
+        else:
+            assert [tuple(pair) for pair in own] == expected
 
     def encoding(self, text: str, parse_special: bool, add_bos: bool = False) -> Any:
         self.reference.encode_special_tokens = not parse_special
@@ -87,17 +99,16 @@ class Both:
             ids, offsets = self.own.encode_with_offsets(text, parse_special=parse_special)
             assert ids.tolist() == expected.ids, (text, parse_special)
             assert self.own.encode(text, parse_special=parse_special).tolist() == expected.ids
-            if not self._own_offsets:
-                assert [tuple(pair) for pair in offsets.tolist()] == expected.offsets, (text, parse_special)
-            else:
-                assert all(0 <= first <= last <= len(text) for first, last in offsets.tolist())
+            self._check_offsets(offsets.tolist(), expected.offsets, text)
 
     def check_decode(self, ids: Sequence[int]) -> None:
+        # A special token that its normaliser changes: tokenizers does not know it for one when it decodes.
+        hidden = any(i in self._special_ids and self.own.piece(i) != self.reference.id_to_token(i) for i in ids)
         for skip in (True, False):
             text = self.own.decode(ids, skip_special=skip)
             decoder = self.own.decoder(skip_special=skip)
             assert "".join([decoder.push(i) for i in ids] + [decoder.flush()]) == text
-            if not self._runs_are_mixed(ids, skip):
+            if not (skip and hidden) and not self._runs_are_mixed(ids, skip):
                 assert text == self.reference.decode(list(ids), skip_special_tokens=skip), list(ids)
 
     def _runs_are_mixed(self, ids: Sequence[int], skip: bool) -> bool:
@@ -137,16 +148,12 @@ def both(request: pytest.FixtureRequest, folder: Path) -> Both:
 @example("")
 @example(" ")
 @example("▁")
+@example("<s>안녕</s>  <mask>  낱말 낱말이 두 낱말 <끝> 정규 [한] <|사용자|>님")
 @example("안녕하세요, 오늘은 날씨가 참 좋네요.")
 @example("이것은... 무엇일까요?\n\n\tㅋㅋㅋㅋ 👍🏽")
 @given(TEXTS)
-def test_encodes_as_tokenizers(both: Both, text: str) -> None:
+def test_encodes_and_decodes_as_tokenizers(both: Both, text: str) -> None:
     both.check_encode(text)
-
-
-@quick
-@given(TEXTS)
-def test_decodes_as_tokenizers(both: Both, text: str) -> None:
     for parse_special in (True, False):
         both.check_decode(both.encoding(text, parse_special).ids)
 
@@ -269,9 +276,56 @@ def test_added_tokens_as_tokenizers(folder: Path, changed: tj.Json, texts: list[
     data = tj.mini(**changed["model"]) | {name: changed[name] for name in ("normalizer", "pre_tokenizer")}
     data["added_tokens"] += changed["added_tokens"]
     both = Both(data, folder / "added.json")
+    # Of two tokens that are found by the same text tokenizers takes either, by chance.
+    found_by = [both.reference.normalizer.normalize_str(token["content"])
+                for token in changed["added_tokens"] if token["normalized"] and both.reference.normalizer]
+    assume(len(set(found_by)) == len(found_by))
     for text in texts:
         both.check_encode(text)
         both.check_decode(both.encoding(text, parse_special=True).ids)
+
+
+def with_added(folder: Path, *tokens: tj.Json, **parts: Any) -> Both:
+    """mini() with added tokens that have ids behind its own, 284 first."""
+    data = tj.mini() | parts
+    data["added_tokens"] += tokens
+    return Both(data, folder / "few.json")
+
+
+def test_a_normalized_added_token_decodes_as_it_was_found(folder: Path) -> None:
+    both = with_added(folder, tj.added(284, "<a>", normalized=True, special=False))
+    ids = both.own.encode("가 <a> 나", parse_special=True)
+    assert 284 in ids
+    assert both.reference.decode(ids.tolist(), skip_special_tokens=False) == "가 <a> 나"
+    assert both.own.decode(ids) == "가 <a> 나"
+
+
+def test_metaspace_keeps_a_literal_space_of_the_first_token(folder: Path) -> None:
+    both = with_added(folder, tj.added(284, "두 낱말", special=False), normalizer=None,
+                      pre_tokenizer=tj.metaspace(), decoder=tj.metaspace())
+    assert both.reference.decode([284]) == "두 낱말"
+    assert both.own.decode([284]) == "두 낱말"
+    assert both.own.decoder().push(284) == "두 낱말"
+
+
+def test_white_space_that_is_taken_already(folder: Path) -> None:
+    both = with_added(folder, tj.added(284, "<a>", rstrip=True), tj.added(285, " ", lstrip=True))
+    both.check_encode("<a> ")  # the space is part of <a>: nothing is left for its own token
+
+
+@pytest.mark.xfail(strict=True, reason="the mark stands for no character, not for the first one")
+def test_a_mark_in_front_of_a_space(folder: Path) -> None:
+    # The normalizer prepends too.
+    both = Both(tj.mini(ignore_merges=True) | {"pre_tokenizer": tj.metaspace("never")}, folder / "twice.json")
+    ids, offsets = both.own.encode_with_offsets(" 가")
+    expected = both.encoding(" 가", parse_special=True)
+    assert [both.own.piece(i) for i in ids] == expected.tokens == ["▁", "▁가"]
+    assert [tuple(pair) for pair in offsets.tolist()] == expected.offsets == [(0, 1), (0, 2)]
+
+
+def test_neighbours_of_what_has_no_token_merge(folder: Path) -> None:
+    both = Both(tj.mini(byte_fallback=False, unk_token=None), folder / "none.json")
+    both.check_encode("뷁 ")  # U+2581, a character that is nothing, U+2581: ▁▁
 
 
 # ---- llama.cpp -----------------------------------------------------------------------------------
@@ -376,8 +430,8 @@ def test_gguf_round_trip(with_llama_cpp: tuple[kollama.Tokenizer, LlamaCpp], tex
     decoder = own.decoder()
     assert own.decode(ids) == text
     assert "".join([decoder.push(i) for i in ids] + [decoder.flush()]) == text
-    # Tokens stand for stretches that follow each other, and leave nothing out.
-    assert all(a[1] == b[0] or tuple(a) == tuple(b) for a, b in itertools.pairwise(offsets.tolist()))
+    # Tokens stand for stretches in order, and leave nothing out.
+    assert all(a[0] <= b[0] <= a[1] <= b[1] for a, b in itertools.pairwise(offsets.tolist()))
     assert not text or (offsets[0, 0] == 0 and offsets[-1, 1] == len(text))
 
 

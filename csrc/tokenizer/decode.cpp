@@ -79,10 +79,15 @@ void text_table::add(std::string_view bytes, bool exists) {
     bytes_.add(bytes);
 }
 
-std::string bytes_of_first(std::string_view bytes) {
-    std::string out(bytes);
-    out.erase(std::remove(out.begin(), out.end(), ' '), out.end());
-    return out;
+std::string bytes_without_marks(const vocabulary & vocab, const text_table & table, int32_t token) {
+    if (vocab.kinds[static_cast<size_t>(token)] == token_kind::byte) {
+        return std::string(table.bytes(token));
+    }
+    std::string text(vocab.spelled(static_cast<size_t>(token)));
+    for (size_t at; (at = text.find(MARK)) != std::string::npos;) {
+        text.erase(at, MARK.size());
+    }
+    return text;
 }
 
 text_buffer decode_utf16(const vocabulary & vocab, const text_table & table, const text_rules & rules, const int32_t * tokens,
@@ -113,7 +118,7 @@ text_buffer decode_utf16(const vocabulary & vocab, const text_table & table, con
         if (r.n == text_table::record::ABSENT) {
             vocab.check(token);
         }
-        stream.push(first ? bytes_of_first(table.bytes(token)) : table.bytes(token), text);
+        first ? stream.push(bytes_without_marks(vocab, table, token), text) : stream.push(table.bytes(token), text);
         first = false;
         append_text();
     }
@@ -135,7 +140,7 @@ text_buffer decode_bytes(const vocabulary & vocab, const text_table & table, con
         }
         const std::string_view bytes = table.bytes(token);
         if (first) {
-            const std::string bare = bytes_of_first(bytes);
+            const std::string bare = bytes_without_marks(vocab, table, token);
             std::copy(bare.begin(), bare.end(), out.room(bare.size()));
             out.size += bare.size();
             first = false;

@@ -50,7 +50,7 @@ text_buffer decode_utf16(const vocabulary & vocab, const text_table & table, con
 text_buffer decode_bytes(const vocabulary & vocab, const text_table & table, const text_rules & rules, const int32_t * tokens,
                          size_t n_tokens, bool skip_special);
 
-// One token's bytes, where first says so without the marks that stand for spaces.
-std::string bytes_of_first(std::string_view bytes);
+// A token's bytes without the marks that stand for spaces.
+std::string bytes_without_marks(const vocabulary & vocab, const text_table & table, int32_t token);
 
 } // namespace kollama

@@ -229,7 +229,7 @@ kollama_status kollama_decoder_push(kollama_decoder * decoder, int32_t token, co
         if (decoder->skip_special && t.vocab.special[static_cast<size_t>(token)]) {
             bytes = {};
         } else if (decoder->at_start && t.text.start == text_rules::strip::marks_of_first) {
-            bytes = bare = bytes_of_first(bytes);
+            bytes = bare = bytes_without_marks(t.vocab, t.texts(), token);
             decoder->at_start = false;
         } else if (decoder->at_start && !bytes.empty()) {
             bytes.remove_prefix(t.text.start == text_rules::strip::one_space && bytes[0] == ' ');

@@ -69,10 +69,12 @@ void piece_table::finish() {
     }
     // A cut between two unknown characters would part what fuse_unk joins: next to a known one, or
     // where bytes stand in for every unknown one, none can. With ignore_merges whole words count.
-    auto where = cut_table::rule::nowhere;
-    if (rules_.cuttable && knows_bytes_ && !rules_.ignore_merges) {
+    // And one that becomes no token at all leaves its neighbours side by side.
+    auto       where = cut_table::rule::nowhere;
+    const bool can   = rules_.cuttable && !rules_.ignore_merges;
+    if (can && knows_bytes_) {
         where = cut_table::rule::between_pairs;
-    } else if (rules_.cuttable && !rules_.ignore_merges && of(MARK_CP) != NO_SYMBOL) {
+    } else if (can && unknown_ != NO_SYMBOL && of(MARK_CP) != NO_SYMBOL) {
         where = cut_table::rule::before_marks;
     }
     cuts_.finish(where, rules_.split_marks, rules_.space_is_mark);

@@ -62,7 +62,7 @@ struct rank_encoder::state : encoder_state {
     state(const vocabulary & vocab, const piece_table & pieces) : units(vocab, pieces) {}
 };
 
-rank_encoder::rank_encoder(const vocabulary & vocab, rank_rules rules) : vocab_(vocab), rules_(std::move(rules)) {
+rank_encoder::rank_encoder(vocabulary & vocab, rank_rules rules) : vocab_(vocab), rules_(std::move(rules)) {
     bool marks_spaces = false;
     for (const normal_step & step : rules_.steps) {
         if (step.prepend && step.content == MARK && !prefixes_) {
@@ -79,8 +79,13 @@ rank_encoder::rank_encoder(const vocabulary & vocab, rank_rules rules) : vocab_(
     for (special_token & token : rules_.normalized) { // looked for in normalised text, so normalised themselves
         state s(vocab_, pieces_);
         normalise(s, token.text, 0, false);
+        if (s.text != token.text) {
+            vocab.normalised[token.id] = s.text;
+        }
         token.text = s.text;
     }
+    const auto is_empty = [](const special_token & token) { return token.text.empty(); };
+    rules_.normalized.erase(std::remove_if(rules_.normalized.begin(), rules_.normalized.end(), is_empty), rules_.normalized.end());
     raw_.build(std::move(rules_.raw));
     normalized_.build(std::move(rules_.normalized));
 }

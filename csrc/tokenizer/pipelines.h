@@ -41,7 +41,8 @@ struct rank_rules {
 // A tokenizer.json's BPE as `tokenizers` does it.
 class rank_encoder : public encoder {
   public:
-    rank_encoder(const vocabulary & vocab, rank_rules rules);
+    // Tells vocab what the normalised added tokens decode to.
+    rank_encoder(vocabulary & vocab, rank_rules rules);
 
     std::unique_ptr<encoder_state> make_state() const override;
     void encode(encoder_state & state, std::string_view text, bool parse_special, token_buffer & out) const override;

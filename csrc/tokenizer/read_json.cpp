@@ -158,15 +158,16 @@ void read_merges(json_reader & in, contents & out) {
             continue;
         }
         in.begin_array();
-        for (int part = 0; in.next_item(); part++) {
-            if (part == 2) {
+        int n_parts = 0;
+        for (; in.next_item(); n_parts++) {
+            if (n_parts == 2) {
                 in.fail("a merge has two pieces, this one has more");
             }
             in.string(out.merges.bytes());
             out.merges.close();
         }
-        if (out.merges.size() % 2 != 0) {
-            in.fail("a merge has two pieces, this one has one");
+        if (n_parts != 2) {
+            in.fail("a merge has two pieces, this one has fewer");
         }
     }
     if (out.merges.size() / 2 >= (NO_RULE)) {

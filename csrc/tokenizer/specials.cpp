@@ -143,7 +143,9 @@ void leftmost_specials::split(std::string_view text, bool parse_special, std::ve
             last = skip_spaces(last, end);
         }
         plain(first);
-        out.push_back({ static_cast<size_t>(first - begin), static_cast<size_t>(last - begin), token->id });
+        if (first < last) { // else all of it is white space that the token before has taken
+            out.push_back({ static_cast<size_t>(first - begin), static_cast<size_t>(last - begin), token->id });
+        }
         done = last;
     }
     plain(end);

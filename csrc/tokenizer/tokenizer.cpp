@@ -33,7 +33,7 @@ namespace {
 
 // What a piece decodes to.
 void append_text(const vocabulary & vocab, size_t id, std::string & out) {
-    const std::string_view piece = vocab.pieces[id];
+    const std::string_view piece = vocab.spelled(id);
     const token_kind       kind  = vocab.kinds[id];
     const int              byte  = kind == token_kind::byte ? vocabulary::byte_of(piece) : -1;
     const bool             special = kind == token_kind::control || kind == token_kind::unknown || kind == token_kind::user_defined;

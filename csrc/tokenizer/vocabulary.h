@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 namespace kollama {
@@ -69,6 +70,8 @@ struct vocabulary {
     std::vector<bool>       special; // left out by skip_special
     std::vector<bool>       eog;     // ends a generation
     std::vector<bool>       outside; // added to the model's own vocabulary, which does not have it; may be empty
+    // Of added tokens that are looked for in normalised text: that form, which they decode to.
+    std::unordered_map<int32_t, std::string> normalised;
     int32_t                 bos = -1, eos = -1, unk = -1;
     bool                    add_bos          = false; // the file asks for it
     bool                    decodes_marks    = true;  // U+2581 in a piece decodes to a space
@@ -76,6 +79,12 @@ struct vocabulary {
 
     size_t size() const { return kinds.size(); }
     bool   added_only(size_t id) const { return !outside.empty() && outside[id]; }
+
+    // The text that a token decodes to, before U+2581 and bytes are made of it.
+    std::string_view spelled(size_t id) const {
+        const auto found = normalised.empty() ? normalised.end() : normalised.find(static_cast<int32_t>(id));
+        return found == normalised.end() ? pieces[id] : std::string_view(found->second);
+    }
 
     // Throws KOLLAMA_ERROR_TOKEN for an id outside the vocabulary.
     void check(int32_t token) const;

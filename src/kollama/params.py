@@ -76,3 +76,5 @@ def check_file(path: str, kind: str) -> None:
         raise ModelLoadError(f"{path}: is a directory, not a {kind} file")
     if not Path(path).exists():
         raise ModelNotFoundError(f"{path}: there is no such file")
+    if not Path(path).is_file():  # a pipe would never end
+        raise ModelLoadError(f"{path}: is not a regular file")

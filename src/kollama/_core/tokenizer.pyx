@@ -184,7 +184,7 @@ cdef class Tokenizer:
         cdef int32_t n_threads = (
             kollama_default_threads() if threads is None else integer("threads", threads, 1, 1024))
         _read_params(&params, add_bos, parse_special)
-        cdef list owners = [_normalized(text, normalize) for text in texts]
+        cdef list owners = list(texts)
         cdef size_t count = len(owners)
         cdef kollama_text * given = <kollama_text *> malloc((count + 1) * sizeof(kollama_text))
         cdef size_t * ends = <size_t *> malloc((count + 1) * sizeof(size_t))
@@ -197,7 +197,7 @@ cdef class Tokenizer:
                 raise MemoryError()
             for i in range(count):
                 try:
-                    owners[i] = _borrow(owners[i], &given[i])
+                    owners[i] = _borrow(_normalized(owners[i], normalize), &given[i])
                 except (TokenError, TypeError) as error:
                     raise type(error)(f"text {i}: {error}") from None
             self._pin()
