@@ -15,6 +15,7 @@ else:
     # handed over to whoever imports it.
     path = f"{sysconfig.get_path('stdlib')}/tokenize.py"
     spec = importlib.util.spec_from_file_location("tokenize", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     sys.modules["tokenize"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules["tokenize"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import re
 import subprocess
 import sys
 import time
@@ -72,6 +73,7 @@ REFUSED: list[tuple[str, Callable[[tj.Json], object], str]] = [
     ("two pieces, one id", lambda d: d["model"]["vocab"].update({"뷁": d["model"]["vocab"]["한"]}), "both have id"),
     ("no such piece", lambda d: d["model"]["merges"].append(["뷁", "한"]), "'뷁'"),
     ("no such result", lambda d: d["model"]["merges"].append(["한", "한"]), "'한한'"),
+    ("a merge of none", lambda d: d["model"]["merges"].append([]), "two pieces"),
     ("a merge of one", lambda d: d["model"]["merges"].append(["한"]), "two pieces"),
     ("a merge of three", lambda d: d["model"]["merges"].append(["한", "국", "어"]), "two pieces"),
     ("a merge without a space", lambda d: d["model"]["merges"].append("한국"), "two pieces"),
@@ -106,21 +108,15 @@ REFUSED: list[tuple[str, Callable[[tj.Json], object], str]] = [
     ("merges that are an object", model(merges={}), "byte"),
     ("NaN", lambda d: d["model"]["vocab"].update({"뷁": float("nan")}), "byte"),
     ("infinity", part(version=float("inf")), "byte"),
-    ("a list", lambda d: None, "neither a tokenizer.json"),
 ]
 
 
-@pytest.mark.parametrize(("change", "reason"), [entry[1:] for entry in REFUSED], ids=[entry[0] for entry in REFUSED])
-def test_refused(folder: Path, change: Callable[[tj.Json], object], reason: str, request: pytest.FixtureRequest) -> None:
-    data = changed(change)
-    with pytest.raises(kollama.FormatError, match=reason) as caught:
-        load(folder, [data] if request.node.callspec.id == "a list" else data)
-    assert "given.json" in str(caught.value)
-
-
-def test_a_merge_of_nothing(folder: Path) -> None:
-    with pytest.raises(kollama.FormatError, match="two pieces"):
-        load(folder, changed(lambda d: d["model"]["merges"].append([])))
+def test_refused(folder: Path) -> None:
+    for name, change, reason in REFUSED:
+        with pytest.raises(kollama.FormatError) as caught:
+            load(folder, changed(change))
+        assert re.search(reason, str(caught.value)), (name, str(caught.value))
+        assert "given.json" in str(caught.value), name
 
 
 def test_mini_itself_is_read(folder: Path) -> None:
@@ -201,7 +197,6 @@ def test_any_other_json(folder: Path, data: st.DataObject) -> None:
     which = data.draw(st.sampled_from(range(len(MUTABLE))))
     whole: Any = json.loads(json.dumps(MUTABLE[which]))
     for _ in range(data.draw(st.integers(1, 3))):
-        # Surrogates are JSON to Python; the file is UTF-8.
         path = data.draw(st.sampled_from([found for found in nodes(whole) if found] or [None]))
         value = data.draw(JSON_VALUES)
         if path is None:
@@ -218,7 +213,11 @@ def test_any_other_json(folder: Path, data: st.DataObject) -> None:
     try:
         tok = Tokenizer.from_file(file)
     except kollama.FormatError as error:
-        assert "mutated.json" in str(error)
+        reason = str(error)
+    else:
+        reason = ""
+    assert not reason or "mutated.json" in reason
+    if reason:
         return
     for text in ("", "한국어는 가나 ab</s>", "뷁 \0\n"):
         for parse_special in (True, False):

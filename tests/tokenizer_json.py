@@ -79,7 +79,7 @@ def learn(words: Counter[str], n_merges: int) -> list[tuple[str, str]]:
 @functools.cache
 def _learnt() -> tuple[tuple[str, str], ...]:
     words = Counter(MARK + word for word in SENTENCES.split())
-    words.update({run: 3 for run in RUNS})
+    words.update(dict.fromkeys(RUNS, 3))
     return tuple(learn(words, 420))
 
 

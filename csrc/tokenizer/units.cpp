@@ -335,8 +335,12 @@ bool unit_encoder::whole_piece(const char * p, const char * end, bool mark_first
     if (id < 0 || vocab_.added_only(static_cast<size_t>(id))) {
         return false;
     }
-    const size_t first = static_cast<size_t>(p - text_);
-    out.push(id, { static_cast<uint32_t>(first), static_cast<uint32_t>(first + static_cast<size_t>(end - p)) });
+    const char * last = end;
+    if (p == end && p < text_end_) { // the mark alone: it counts as part of what it stands before
+        uint32_t cp;
+        last += decode_utf8(p, text_end_, &cp);
+    }
+    out.push(id, { static_cast<uint32_t>(p - text_), static_cast<uint32_t>(last - text_) });
     return true;
 }
 

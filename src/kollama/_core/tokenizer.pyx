@@ -184,6 +184,7 @@ cdef class Tokenizer:
         cdef int32_t n_threads = (
             kollama_default_threads() if threads is None else integer("threads", threads, 1, 1024))
         _read_params(&params, add_bos, parse_special)
+        _normalizes(normalize)  # of a list without texts too
         cdef list owners = list(texts)
         cdef size_t count = len(owners)
         cdef kollama_text * given = <kollama_text *> malloc((count + 1) * sizeof(kollama_text))
