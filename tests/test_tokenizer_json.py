@@ -190,7 +190,7 @@ def nodes(value: object, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 MUTABLE = [tj.mini(), tj._with(tj.mini(), normalizer=None, pre_tokenizer=tj.metaspace("first"), decoder=tj.metaspace())]
 
 
-@settings(quick, max_examples=600)
+@settings(quick, max_examples=400)
 @given(st.data())
 def test_any_other_json(folder: Path, data: st.DataObject) -> None:
     """Whatever stands in place of a part: it is read, or refused by name; and what is read works."""

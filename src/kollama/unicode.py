@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import unicodedata
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,15 +35,18 @@ def compose_with_sources(text: str) -> tuple[str, NDArray[np.int32] | None]:
 
 def _begins(char: str) -> bool:
     """Whether a character never composes with, nor is reordered before, what precedes it."""
-    return unicodedata.combining(char) == 0 and char not in _followers()
+    if not _followers:  # found at the first need: it takes a tenth of a second
+        _followers.update(_find_followers())
+    return unicodedata.combining(char) == 0 and char not in _followers
 
 
-@functools.cache
-def _followers() -> frozenset[str]:
+_followers: set[str] = set()
+
+
+def _find_followers() -> Iterator[str]:
     """The characters that compose with one before them: Hangul vowels and finals among them."""
-    found = {chr(c) for c in (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3))}
+    yield from (chr(code) for code in (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3)))
     for code in range(0x110000):
         parts = unicodedata.decomposition(chr(code)).split()
         if len(parts) == 2 and not parts[0].startswith("<"):
-            found.add(chr(int(parts[1], 16)))
-    return frozenset(found)
+            yield chr(int(parts[1], 16))

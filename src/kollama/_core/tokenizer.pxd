@@ -10,8 +10,8 @@ cdef class Tokenizer:
     cdef object __weakref__
 
     cdef kollama_tokenizer * handle(self) except NULL
-    cdef int _run(self, kollama_text * text, kollama_encode_params * params, int32_t ** tokens,
-                  size_t * count, int32_t ** offsets) except -1
+    cdef int _run(self, object owner, kollama_text * text, kollama_encode_params * params,
+                  int32_t ** tokens, size_t * count, int32_t ** offsets) except -1
     cdef _pin(self)
     cdef _unpin(self)
     cdef object _decode(self, object ids, bint skip_special, kollama_text_encoding encoding)

@@ -1,6 +1,6 @@
 from collections.abc import Iterable
 from os import PathLike
-from typing import Literal, NoReturn, TypeAlias, final
+from typing import Literal, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ class Tokenizer:
     def from_file(path: str | bytes | PathLike[str] | PathLike[bytes]) -> Tokenizer: ...
     @staticmethod
     def _of(model: Model) -> Tokenizer: ...
-    def __init__(self, *args: object, **kwargs: object) -> NoReturn: ...
+    def __init__(self, *args: object, **kwargs: object) -> None: ...
     def encode(
         self, text: _Text, *,
         add_bos: bool = False, parse_special: bool = False, normalize: Literal["NFC"] | None = None,

@@ -107,7 +107,7 @@ cdef class Tokenizer:
         cdef size_t count = 0
         _read_params(&params, add_bos, parse_special)
         owner = _borrow(_normalized(text, normalize), &given)
-        self._run(&given, &params, &tokens, &count, NULL)
+        self._run(owner, &given, &params, &tokens, &count, NULL)
         return take_tokens(tokens, count)
 
     def encode_with_offsets(self, text, *, add_bos=False, parse_special=False, normalize=None):
@@ -136,13 +136,14 @@ cdef class Tokenizer:
         if _normalizes(normalize):
             text, sources = unicode.compose_with_sources(_as_str(text))
         owner = _borrow(text, &given)
-        self._run(&given, &params, &tokens, &count, &offsets)
+        self._run(owner, &given, &params, &tokens, &count, &offsets)
         ids = take_tokens(tokens, count)
         spans = take_tokens(offsets, 2 * count).reshape(-1, 2)
         return ids, spans if sources is None else _original(spans, sources)
 
-    cdef int _run(self, kollama_text * text, kollama_encode_params * params, int32_t ** tokens,
-                  size_t * count, int32_t ** offsets) except -1:
+    cdef int _run(self, object owner, kollama_text * text, kollama_encode_params * params,
+                  int32_t ** tokens, size_t * count, int32_t ** offsets) except -1:
+        # owner keeps alive what text points at.
         cdef kollama_status status
         cdef kollama_tokenizer * handle = self.handle()
         self._pin()
