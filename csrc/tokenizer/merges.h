@@ -105,7 +105,7 @@ class merger {
     size_t merge(symbol * symbols, span * spans, size_t n);
 
   private:
-    static constexpr size_t SHORT = 40; // where both ways take about the same time
+    static constexpr size_t SHORT = 40; // longer ones are not words
 
     size_t merge_short(symbol * symbols, span * spans, size_t n);
     size_t merge_long(symbol * symbols, span * spans, size_t n);
@@ -126,8 +126,7 @@ class merger {
 
 // Several short units at a time, one merge of each in turn: what a unit looks up next is fetched
 // while the others go on, since the table is larger than the caches near the core. A guard stands on
-// each side of a unit and merges with nothing, and the loops have few branches to be guessed wrong:
-// of the time that single units took, wrong guesses were more than half.
+// each side of a unit and merges with nothing, and the loops have few branches to be guessed wrong.
 class lockstep_merger {
   public:
     static constexpr size_t MAX_UNITS   = 32;

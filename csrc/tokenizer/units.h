@@ -57,7 +57,7 @@ template <size_t Words> class unit_cache {
     bool put(const uint64_t * key, const int32_t * tokens, size_t n);
 
   private:
-    // 32 KiB to begin with (of four words 64), at most 4 MiB (8), found with benchmarks/tokenize.py.
+    // 32 KiB to begin with (of four words 64), at most 4 MiB (8): see benchmarks/RESULTS.md.
     static constexpr unsigned FIRST_BITS = 10, LAST_BITS = 17;
 
     size_t index_of(const uint64_t * key) const {
