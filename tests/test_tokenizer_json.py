@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import random
 import re
 import subprocess
@@ -242,6 +243,7 @@ print(tokenizer.encode("<ab", parse_special=True).tolist())
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the memory of a process")
+@pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="AddressSanitizer needs more address space")
 def test_an_added_token_that_normalizes_to_nothing(folder: Path) -> None:
     data = tj.mini() | {"normalizer": tj.replace("X", "")}
     data["added_tokens"] += [tj.added(284, "X", normalized=True, special=False),
