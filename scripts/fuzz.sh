@@ -13,7 +13,8 @@ build=build/fuzz
 mkdir -p "$build/corpus"
 
 sources=(csrc/errors.cpp csrc/utf8.cpp tests/fuzz/tokenizer.cpp)
-for name in chars cuts decode json merges pieces pipelines read_json read_legacy specials tokenizer units vocabulary; do
+for name in chars cuts decode json json_file merges pieces pipelines read_json read_legacy specials tokenizer \
+    unit_cache units vocabulary; do
     sources+=("csrc/tokenizer/$name.cpp")
 done
 ${CXX:-clang++} -std=c++17 -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer,address,undefined \

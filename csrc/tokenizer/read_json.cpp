@@ -4,248 +4,15 @@
 // Read from the sources of tokenizers 0.23.3.
 
 #include "tokenizer/chars.h"
-#include "tokenizer/json.h"
-#include "tokenizer/pipelines.h"
+#include "tokenizer/json_file.h"
 #include "tokenizer/tokenizer.h"
-
-#include <cstring>
 
 namespace kollama {
 namespace {
 
-constexpr int64_t MAX_ID = NO_SYMBOL - 1;
-
-[[noreturn]] void refuse(const std::string & reason) {
-    throw failure(KOLLAMA_ERROR_FORMAT, reason);
-}
-
-std::string quoted(std::string_view text) {
-    return "'" + std::string(text) + "'";
-}
-
-// A small part of the file, as it is. The large ones are read without.
-struct value {
-    json_reader::kind                          kind = json_reader::kind::null;
-    std::string                                text;
-    double                                     number  = 0;
-    bool                                       boolean = false;
-    std::vector<std::pair<std::string, value>> members; // of an array, without names
-
-    const value * find(std::string_view name) const {
-        for (const auto & member : members) {
-            if (member.first == name) {
-                return member.second.kind == json_reader::kind::null ? nullptr : &member.second;
-            }
-        }
-        return nullptr;
-    }
-    std::string_view type() const {
-        const value * found = find("type");
-        return found ? std::string_view(found->text) : "";
-    }
-    std::string string(std::string_view name) const {
-        const value * found = find(name);
-        if (!found || found->kind != json_reader::kind::string) {
-            refuse(quoted(name) + " of " + quoted(type()) + " is not a string");
-        }
-        return found->text;
-    }
-    bool flag(std::string_view name, bool otherwise) const {
-        const value * found = find(name);
-        if (found && found->kind != json_reader::kind::boolean) {
-            refuse(quoted(name) + " is not true or false");
-        }
-        return found ? found->boolean : otherwise;
-    }
-};
-
-value read_value(json_reader & in) {
-    value out;
-    out.kind = in.peek();
-    switch (out.kind) {
-        case json_reader::kind::object: {
-            in.begin_object();
-            for (std::string key; in.next_key(key);) {
-                out.members.emplace_back(key, read_value(in));
-            }
-            break;
-        }
-        case json_reader::kind::array:
-            in.begin_array();
-            while (in.next_item()) {
-                out.members.emplace_back("", read_value(in));
-            }
-            break;
-        case json_reader::kind::string: in.string(out.text); break;
-        case json_reader::kind::number: out.number = in.number(); break;
-        case json_reader::kind::boolean: out.boolean = in.boolean(); break;
-        case json_reader::kind::null: in.take_null(); break;
-    }
-    return out;
-}
-
-struct added_token {
-    int64_t     id = -1;
-    std::string text;
-    bool        single_word = false, lstrip = false, rstrip = false, normalized = true, special = false;
-};
-
-struct contents {
-    std::vector<added_token> added;
-    value                    normalizer, pre_tokenizer, post_processor, decoder;
-
-    // The model.
-    bool                 has_model = false;
-    string_list          texts;    // of the vocabulary, in the order of the file
-    std::vector<int32_t> text_ids;
-    string_list          merges;   // left, right, left, right ...
-    std::string          unk;
-    bool                 has_unk = false;
-    piece_rules          rules;
-};
-
-void read_added(json_reader & in, contents & out) {
-    in.begin_array();
-    while (in.next_item()) {
-        added_token token;
-        in.begin_object();
-        for (std::string key; in.next_key(key);) {
-            if (key == "id") {
-                token.id = in.integer(0, MAX_ID);
-            } else if (key == "content") {
-                in.string(token.text);
-            } else if (bool * flag = key == "single_word" ? &token.single_word : key == "lstrip" ? &token.lstrip
-                                   : key == "rstrip" ? &token.rstrip : key == "normalized" ? &token.normalized
-                                   : key == "special" ? &token.special : nullptr) {
-                *flag = in.boolean();
-            } else {
-                in.skip();
-            }
-        }
-        if (token.id < 0) {
-            in.fail("an added token without an id");
-        }
-        if (!token.text.empty()) { // tokenizers passes over an empty one
-            out.added.push_back(std::move(token));
-        }
-    }
-}
-
-void read_vocab(json_reader & in, contents & out) {
-    if (in.peek() != json_reader::kind::object) {
-        in.fail("the model's vocabulary is not an object of pieces and ids, as that of a BPE is");
-    }
-    in.begin_object();
-    for (std::string key; in.next_key(key);) {
-        out.texts.add(key);
-        out.text_ids.push_back(static_cast<int32_t>(in.integer(0, MAX_ID)));
-    }
-}
-
-void read_merges(json_reader & in, contents & out) {
-    std::string text;
-    in.begin_array();
-    while (in.next_item()) {
-        if (in.peek() == json_reader::kind::string) { // "left right", as files before 2024 have it
-            text.clear();
-            in.string(text);
-            const size_t space = text.find(' ');
-            if (space == std::string::npos || text.find(' ', space + 1) != std::string::npos) {
-                in.fail("a merge is two pieces with a space between, not " + quoted(text));
-            }
-            out.merges.add(std::string_view(text).substr(0, space));
-            out.merges.add(std::string_view(text).substr(space + 1));
-            continue;
-        }
-        in.begin_array();
-        int n_parts = 0;
-        for (; in.next_item(); n_parts++) {
-            if (n_parts == 2) {
-                in.fail("a merge has two pieces, this one has more");
-            }
-            in.string(out.merges.bytes());
-            out.merges.close();
-        }
-        if (n_parts != 2) {
-            in.fail("a merge has two pieces, this one has fewer");
-        }
-    }
-    if (out.merges.size() / 2 >= (NO_RULE)) {
-        in.fail("more merges than fit here");
-    }
-}
-
-void read_model(json_reader & in, contents & out) {
-    std::string text;
-    out.has_model         = true;
-    out.rules.byte_fallback = false;
-    in.begin_object();
-    for (std::string key; in.next_key(key);) {
-        if (key == "type") {
-            text.clear();
-            in.string(text);
-            if (text != "BPE") {
-                in.fail("the model is of type " + quoted(text) + "; only BPE is read from a tokenizer.json");
-            }
-        } else if (key == "vocab") {
-            read_vocab(in, out);
-        } else if (key == "merges") {
-            read_merges(in, out);
-        } else if (key == "unk_token") {
-            if (!in.take_null()) {
-                out.has_unk = true;
-                in.string(out.unk);
-            }
-        } else if (key == "fuse_unk" || key == "byte_fallback" || key == "ignore_merges") {
-            bool & flag = key == "fuse_unk" ? out.rules.fuse_unk : key == "byte_fallback" ? out.rules.byte_fallback
-                                                                                          : out.rules.ignore_merges;
-            if (!in.take_null()) {
-                flag = in.boolean();
-            }
-        } else if (key == "continuing_subword_prefix" || key == "end_of_word_suffix") {
-            text.clear();
-            if (!in.take_null()) {
-                in.string(text);
-            }
-            if (!text.empty()) {
-                in.fail("a BPE with a " + key + " is not of Llama's family and is not read here");
-            }
-        } else if (key == "dropout") {
-            if (!in.take_null()) {
-                in.fail("with dropout the ids of a text are random; set it to null");
-            }
-        } else {
-            in.skip();
-        }
-    }
-}
-
-contents read_contents(std::string_view json) {
-    json_reader in(json);
-    contents    out;
-    in.begin_object();
-    for (std::string key; in.next_key(key);) {
-        if (key == "model") {
-            read_model(in, out);
-        } else if (key == "added_tokens") {
-            read_added(in, out);
-        } else if (value * part = key == "normalizer" ? &out.normalizer : key == "pre_tokenizer" ? &out.pre_tokenizer
-                                : key == "post_processor" ? &out.post_processor : key == "decoder" ? &out.decoder : nullptr) {
-            *part = read_value(in);
-        } else {
-            in.skip();
-        }
-    }
-    in.end();
-    if (!out.has_model || out.texts.size() == 0) {
-        refuse("it is JSON, but no tokenizer.json: it has no model with a vocabulary");
-    }
-    return out;
-}
-
 // ---- vocabulary ----------------------------------------------------------------------------------
 
-void place_pieces(contents & in, vocabulary & vocab) {
+void place_pieces(json_file & in, vocabulary & vocab) {
     int64_t last = -1;
     for (int32_t id : in.text_ids) {
         last = std::max<int64_t>(last, id);
@@ -315,8 +82,8 @@ void place_pieces(contents & in, vocabulary & vocab) {
 
 // bos, eos and what ends a generation: by the template that the file puts around a text, else by the
 // names that models give them.
-void find_ends(const contents & in, vocabulary & vocab) {
-    const value * processor = &in.post_processor;
+void find_ends(const json_file & in, vocabulary & vocab) {
+    const json_value * processor = &in.post_processor;
     if (processor->type() == "Sequence" && processor->find("processors")) {
         for (const auto & member : processor->find("processors")->members) {
             if (member.second.type() == "TemplateProcessing") {
@@ -327,7 +94,7 @@ void find_ends(const contents & in, vocabulary & vocab) {
     if (processor->type() == "TemplateProcessing" && processor->find("single")) {
         bool before = true;
         for (const auto & member : processor->find("single")->members) {
-            if (const value * token = member.second.find("SpecialToken")) {
+            if (const json_value * token = member.second.find("SpecialToken")) {
                 const int32_t id = vocab.ids.find(token->string("id"));
                 if (id >= 0 && (before ? vocab.bos : vocab.eos) < 0) {
                     (before ? vocab.bos : vocab.eos) = id;
@@ -366,12 +133,12 @@ void find_ends(const contents & in, vocabulary & vocab) {
 
 // ---- normaliser, pre-tokenizer, decoder ----------------------------------------------------------
 
-void read_normalizer(const value & in, rank_rules & out) {
+void read_normalizer(const json_value & in, rank_rules & out) {
     if (in.kind == json_reader::kind::null) {
         return;
     }
     if (in.type() == "Sequence") {
-        if (const value * parts = in.find("normalizers")) {
+        if (const json_value * parts = in.find("normalizers")) {
             for (const auto & member : parts->members) {
                 read_normalizer(member.second, out);
             }
@@ -381,7 +148,7 @@ void read_normalizer(const value & in, rank_rules & out) {
             out.steps.push_back({ true, "", std::move(text) });
         }
     } else if (in.type() == "Replace") {
-        const value * pattern = in.find("pattern");
+        const json_value * pattern = in.find("pattern");
         if (!pattern || !pattern->find("String")) {
             refuse("the normalizer 'Replace' with a regular expression is not done here, only with a string");
         }
@@ -402,18 +169,18 @@ bool leaves_no_space(const rank_rules & rules) {
     return none;
 }
 
-void read_pre_tokenizer(const value & in, rank_rules & out) {
+void read_pre_tokenizer(const json_value & in, rank_rules & out) {
     if (in.kind == json_reader::kind::null) {
         return;
     }
     if (in.type() == "Sequence") {
-        const value * parts = in.find("pretokenizers");
+        const json_value * parts = in.find("pretokenizers");
         if (parts && parts->members.size() == 1) {
             read_pre_tokenizer(parts->members[0].second, out);
             return;
         }
     } else if (in.type() == "Metaspace") {
-        const value *     scheme = in.find("prepend_scheme");
+        const json_value * scheme = in.find("prepend_scheme");
         const std::string name   = scheme ? in.string("prepend_scheme") : "always";
         out.metaspace            = name == "always" ? mark_scheme::always : name == "first" ? mark_scheme::first
                                  : name == "never" ? mark_scheme::never : mark_scheme::none;
@@ -432,7 +199,7 @@ void read_pre_tokenizer(const value & in, rank_rules & out) {
         out.pieces.split_marks = in.flag("split", true);
         return;
     } else if (in.type() == "Split") { // Gemma's file splits at spaces that its normalizer has replaced
-        const value * pattern = in.find("pattern");
+        const json_value * pattern = in.find("pattern");
         if (pattern && pattern->find("String") && pattern->string("String") == " " && leaves_no_space(out)) {
             return;
         }
@@ -445,11 +212,11 @@ struct decoder_steps {
     bool marks = false, bytes = false, fuse = false, any = false;
 };
 
-void read_decoder(const value & in, decoder_steps & seen, text_rules & out) {
+void read_decoder(const json_value & in, decoder_steps & seen, text_rules & out) {
     const auto type = in.type();
     seen.any        = true;
     if (type == "Sequence") {
-        if (const value * parts = in.find("decoders")) {
+        if (const json_value * parts = in.find("decoders")) {
             for (const auto & member : parts->members) {
                 read_decoder(member.second, seen, out);
             }
@@ -457,7 +224,7 @@ void read_decoder(const value & in, decoder_steps & seen, text_rules & out) {
         return;
     }
     if (type == "Replace") {
-        const value * pattern = in.find("pattern");
+        const json_value * pattern = in.find("pattern");
         if (pattern && pattern->find("String") && pattern->string("String") == MARK && in.string("content") == " " &&
             !seen.fuse) {
             seen.marks = true;
@@ -470,15 +237,15 @@ void read_decoder(const value & in, decoder_steps & seen, text_rules & out) {
         seen.fuse = true;
         return;
     } else if (type == "Strip" && seen.fuse && in.string("content") == " ") {
-        const value * start = in.find("start");
-        const value * stop  = in.find("stop");
+        const json_value * start = in.find("start");
+        const json_value * stop  = in.find("stop");
         if (start && stop && (start->number == 0 || start->number == 1) && stop->number == 0) {
             out.start = start->number == 1 ? text_rules::strip::one_space : text_rules::strip::nothing;
             return;
         }
     } else if (type == "Metaspace" && !seen.fuse) {
         seen.marks = true;
-        const value * scheme = in.find("prepend_scheme");
+        const json_value * scheme = in.find("prepend_scheme");
         if ((!scheme || scheme->text != "never") && in.flag("add_prefix_space", true)) {
             out.start = text_rules::strip::marks_of_first;
         }
@@ -488,7 +255,7 @@ void read_decoder(const value & in, decoder_steps & seen, text_rules & out) {
            "U+2581, ByteFallback, Fuse, Strip, and Metaspace");
 }
 
-std::vector<merge_rule> resolve_merges(const contents & in, const vocabulary & vocab) {
+std::vector<merge_rule> resolve_merges(const json_file & in, const vocabulary & vocab) {
     std::vector<merge_rule> rules;
     std::string             both;
     rules.reserve(in.merges.size() / 2);
@@ -510,7 +277,7 @@ std::vector<merge_rule> resolve_merges(const contents & in, const vocabulary & v
 } // namespace
 
 void read_json(std::string_view json, tokenizer & out) {
-    contents     in    = read_contents(json);
+    json_file    in    = read_json_file(json);
     vocabulary & vocab = out.vocab;
     rank_rules   rules;
     place_pieces(in, vocab);
