@@ -147,6 +147,22 @@ def test_from_a_file_without_a_model(tok: kollama.Tokenizer, tiny_path: Path) ->
     assert [alone.is_eog(i) for i in range(len(alone))] == [tok.is_eog(i) for i in range(len(tok))]
 
 
+@pytest.mark.parametrize(("magic", "version"), [(b"tjgg", 3), (b"tjgg", 1), (b"fmgg", 1), (b"lmgg", None)])
+def test_a_file_of_2023(tok: kollama.Tokenizer, tmp_path: Path, magic: bytes, version: int | None) -> None:
+    path = tiny.write_legacy_vocabulary(tmp_path / "model.bin", magic, version)
+    old = kollama.Tokenizer.from_file(path)
+    assert [old.piece(i) for i in range(len(old))] == [tok.piece(i) for i in range(len(tok))]
+    assert (old.bos, old.eos, old.add_bos) == (1, 2, True)
+    for text in (KOREAN, "대한민국의 수도는  서울이다.", "뷁\n abc", ""):
+        assert old.encode(text).tolist() == tok.encode(text).tolist()
+        assert old.decode(old.encode(text)) == text
+    data = path.read_bytes()
+    for cut in (3, 7, 20, 50, len(data) // 2, len(data) - 1):
+        path.write_bytes(data[:cut])
+        with pytest.raises(kollama.FormatError, match=r"model\.bin"):
+            kollama.Tokenizer.from_file(path)
+
+
 def test_offsets_are_characters_of_the_text(tok: kollama.Tokenizer) -> None:
     text = "대한민국의 뷁 수도는"
     ids, offsets = tok.encode_with_offsets(text)

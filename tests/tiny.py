@@ -7,6 +7,7 @@ characters: what a stream must survive.
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import gguf
@@ -35,6 +36,24 @@ def replace_each_byte(data: bytes) -> str:
     """data as text, with one U+FFFD for each byte that is part of no character."""
     kept = data.decode("utf-8", "surrogateescape")  # such a byte becomes one lone surrogate
     return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in kept)
+
+
+def write_legacy_vocabulary(path: Path, magic: bytes = b"tjgg", version: int | None = 3) -> Path:
+    """The header and the vocabulary of a GGML file of 2023, as convert.py wrote them; no tensors."""
+    pieces, scores, types = vocabulary()
+    with path.open("wb") as file:
+        file.write(magic + (b"" if version is None else struct.pack("<I", version)))
+        file.write(struct.pack("<7I", len(pieces), 64, 1, 2, 2, 32, 0))
+        for i, (piece, score, kind) in enumerate(zip(pieces, scores, types, strict=True)):
+            text = piece.replace("▁", " ").encode()
+            if i < FIRST_BYTE:
+                text = " \u2047 ".encode() if i == 0 else b""
+            elif kind == gguf.TokenType.BYTE:
+                text = bytes([i - FIRST_BYTE])
+            file.write(struct.pack("<I", len(text)) + text)
+            if version is not None:
+                file.write(struct.pack("<f", score))
+    return path
 
 
 def _add_vocabulary(writer: gguf.GGUFWriter) -> int:

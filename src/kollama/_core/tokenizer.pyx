@@ -363,6 +363,8 @@ cdef int _read_params(
 
 
 cdef bint _normalizes(object normalize) except -1:
+    if normalize is None:
+        return False
     return choice("normalize", normalize, {None: 0, "NFC": 1})
 
 
