@@ -5,7 +5,7 @@ namespace kollama {
 template <size_t Words> bool unit_cache<Words>::put(const uint64_t * key, const int32_t * tokens, size_t n) {
     const bool fits = n <= (narrow_ ? MAX_TOKENS : MAX_TOKENS / 2);
     if (n_puts_++ > (size_t{ 1 } << bits_) / 2 && bits_ < LAST_BITS) {
-        grow();
+        grow(std::min(bits_ + 3, LAST_BITS));
     }
     entry * set = &entries_[index_of(key)];
     if (same(set[0], key)) {
@@ -26,11 +26,11 @@ template <size_t Words> bool unit_cache<Words>::put(const uint64_t * key, const 
     return fits;
 }
 
-template <size_t Words> void unit_cache<Words>::grow() {
+template <size_t Words> void unit_cache<Words>::grow(unsigned bits) {
     const size_t     n = size_t{ 1 } << bits_;
-    zeroed_array<entry> old(size_t{ 1 } << std::min(bits_ + 3, LAST_BITS));
+    zeroed_array<entry> old(size_t{ 1 } << bits);
     old.swap(entries_);
-    bits_   = std::min(bits_ + 3, LAST_BITS);
+    bits_   = bits;
     n_puts_ = 0;
     for (size_t i = 0; i < n; i++) {
         if (old[i].key[Words - 1] != 0) {

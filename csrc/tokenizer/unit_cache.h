@@ -50,6 +50,16 @@ template <size_t Words> class unit_cache {
             std::copy(e.wide, e.wide + MAX_TOKENS / 2, tokens);
         }
     }
+    // Room for about as many units, so that it need not grow on the way.
+    void expect(size_t n_units) {
+        unsigned bits = bits_;
+        while (bits < LAST_BITS && (size_t{ 1 } << bits) < n_units) {
+            bits++;
+        }
+        if (bits > bits_) {
+            grow(bits);
+        }
+    }
     // Keeps the tokens, or that they are ELSEWHERE; then false. Reads MAX_TOKENS from tokens, whatever n.
     bool put(const uint64_t * key, const int32_t * tokens, size_t n);
 
@@ -71,7 +81,7 @@ template <size_t Words> class unit_cache {
         }
         return differs == 0;
     }
-    void grow();
+    void grow(unsigned bits);
 
     bool             narrow_;
     unsigned         bits_   = FIRST_BITS;

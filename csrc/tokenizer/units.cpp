@@ -12,6 +12,8 @@ namespace kollama {
 
 namespace {
 
+constexpr size_t BYTES_PER_UNIT = 24; // of those that a Korean text has for the first time
+
 unsigned lowest_bit(uint64_t bits) {
 #ifdef _MSC_VER
     unsigned long index;
@@ -63,6 +65,8 @@ void unit_encoder::encode(std::string_view whole, size_t first, size_t last, boo
     text_       = whole.data();
     text_end_   = whole.data() + whole.size();
     with_spans_ = out.with_spans();
+
+    words_.expect((last - first) / BYTES_PER_UNIT);
 
     char_word    previous = mark_first ? MARK_WORD : NO_CHAR;
     const char * unit     = p;          // where the one begins that has not been taken
