@@ -118,8 +118,8 @@ void load(const char * const * paths, size_t n_paths, const kollama_model_params
     lparams.progress_callback           = params.progress ? on_progress : [](float, void *) { return true; };
     lparams.progress_callback_user_data = &state;
 
-    // While llama.cpp reads the weights and a vocabulary of its own.
-    auto own = std::async(std::launch::async, [&] { return read_native(paths[0], first); });
+    // While llama.cpp reads the weights and a vocabulary of its own; after it, where no thread is to be had.
+    auto own = std::async(std::launch::async | std::launch::deferred, [&] { return read_native(paths[0], first); });
 
     auto  model = std::make_unique<kollama_model>();
     guard g;

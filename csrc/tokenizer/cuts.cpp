@@ -1,13 +1,12 @@
 #include "tokenizer/cuts.h"
 
+#include "tokenizer/bits.h"
+
 #include <algorithm>
 
 #if defined(__SSE2__) || (defined(_M_X64) && !defined(_M_ARM64EC))
 #    include <emmintrin.h>
 #    define KOLLAMA_SSE2
-#    ifdef _MSC_VER
-#        include <intrin.h>
-#    endif
 #endif
 
 namespace kollama {
@@ -29,16 +28,6 @@ uint64_t leads(const char * p) {
         bits |= static_cast<uint64_t>(static_cast<signed char>(p[i]) > -65) << i;
     }
     return bits;
-#endif
-}
-
-unsigned lowest_bit(uint64_t bits) {
-#ifdef _MSC_VER
-    unsigned long index;
-    _BitScanForward64(&index, bits);
-    return index;
-#else
-    return static_cast<unsigned>(__builtin_ctzll(bits));
 #endif
 }
 

@@ -95,6 +95,7 @@ void encode_batch(const tokenizer & t, const kollama_text * texts, size_t n_text
     };
     std::vector<std::thread> helpers;
     const size_t n_helpers = std::min<size_t>(static_cast<size_t>(std::max(1, n_threads)), runs.size());
+    helpers.reserve(n_helpers); // a vector that cannot grow would end the process with its threads
     for (size_t i = 1; i < n_helpers; i++) {
         try {
             helpers.emplace_back(work);

@@ -1,10 +1,8 @@
 #include "tokenizer/merges.h"
 
-#include <algorithm>
+#include "tokenizer/bits.h"
 
-#ifdef _MSC_VER
-#    include <intrin.h>
-#endif
+#include <algorithm>
 
 namespace kollama {
 
@@ -172,30 +170,6 @@ size_t merger::merge_long(symbol * symbols, span * spans, size_t n) {
 }
 
 // ---- several at a time ---------------------------------------------------------------------------
-
-namespace {
-
-uint32_t lowest_bit(uint32_t bits) {
-#ifdef _MSC_VER
-    unsigned long index;
-    _BitScanForward(&index, bits);
-    return index;
-#else
-    return static_cast<uint32_t>(__builtin_ctz(bits));
-#endif
-}
-
-uint32_t highest_bit(uint32_t bits) {
-#ifdef _MSC_VER
-    unsigned long index;
-    _BitScanReverse(&index, bits);
-    return index;
-#else
-    return 31u - static_cast<uint32_t>(__builtin_clz(bits));
-#endif
-}
-
-} // namespace
 
 template <bool Ties> inline void lockstep_merger::set(unit & u, uint32_t at, uint32_t rule) {
     u.keys[at] = static_cast<int32_t>((Ties ? table_.order(rule) : rule) << 5 | at);

@@ -58,6 +58,13 @@ void piece_table::begin(const vocabulary & vocab, const piece_rules & rules) {
     n_tokens_ = vocab.size();
     check_size(n_tokens_);
     cuts_.begin(n_tokens_);
+    std::vector<uint32_t> cps;
+    for (size_t id = 0; id < n_tokens_; id++) { // the characters that are tokens
+        const std::string_view piece = vocab.pieces[id];
+        if (piece.size() <= 4 && !vocab.added_only(id) && characters(piece, cps) && cps.size() == 1) {
+            set(cps[0], static_cast<symbol>(id));
+        }
+    }
 }
 
 void piece_table::finish() {
@@ -93,25 +100,13 @@ void piece_table::build_by_score(const vocabulary & vocab) {
         ranks[order[i]] = static_cast<uint32_t>(rank);
     }
 
-    // Characters first: those that are tokens, then those that occur only inside pieces.
-    std::vector<uint32_t> cps;
-    std::vector<uint32_t> inside;
-    for (size_t id = 0; id < n; id++) {
-        const std::string_view piece = vocab.pieces[id];
-        if (piece.size() <= 4 && characters(piece, cps) && cps.size() == 1) {
-            set(cps[0], static_cast<symbol>(id));
-        }
-    }
     auto byte_id = [&](uint8_t byte) {
-        char name[8];
-        std::snprintf(name, sizeof(name), "<0x%02X>", byte);
-        const int32_t id   = vocab.ids.find(name);
+        const int32_t id   = vocab.byte_id(byte);
         const char    self = static_cast<char>(byte);
         return id >= 0 ? id : vocab.ids.find({ &self, 1 });
     };
     knows_bytes_ = true;
-    bool some    = vocab.unk >= 0;
-    unknown_     = some ? add_extra({ vocab.unk }) : NO_SYMBOL;
+    unknown_     = vocab.unk >= 0 ? add_extra({ vocab.unk }) : NO_SYMBOL;
     for (unsigned byte = 0; byte < 256; byte++) {
         const int32_t id = byte_id(static_cast<uint8_t>(byte));
         bytes_[byte]     = id >= 0 ? add_extra({ id }) : NO_SYMBOL;
@@ -148,7 +143,7 @@ void piece_table::build_by_score(const vocabulary & vocab) {
     for (size_t id = 0; id < n; id++) {
         const std::string_view piece = vocab.pieces[id];
         const size_t           first = utf8_length(static_cast<uint8_t>(piece[0]));
-        if (first == 0 || first >= piece.size() || !characters(piece, cps)) {
+        if (first == 0 || first >= piece.size() || valid_utf8(piece) != piece.size()) {
             continue; // one character, or nothing that text can become
         }
         bool formed = false;
@@ -189,29 +184,14 @@ void piece_table::build_by_score(const vocabulary & vocab) {
 
 void piece_table::build_by_rank(const vocabulary & vocab, const piece_rules & rules, const std::vector<merge_rule> & merges) {
     begin(vocab, rules);
-    const size_t          n = vocab.size();
-    std::vector<uint32_t> cps;
-    std::array<bool, 256> has_byte{};
-    for (size_t id = 0; id < n; id++) {
-        const std::string_view piece = vocab.pieces[id];
-        if (vocab.kinds[id] == token_kind::none || vocab.added_only(id)) {
-            continue;
-        }
-        if (piece.size() <= 4 && characters(piece, cps) && cps.size() == 1) {
-            set(cps[0], static_cast<symbol>(id));
-        }
-    }
     bytes_.fill(NO_SYMBOL);
     knows_bytes_ = rules.byte_fallback;
     for (unsigned byte = 0; byte < 256; byte++) {
-        char name[8];
-        std::snprintf(name, sizeof(name), "<0x%02X>", byte);
-        const int32_t id = rules.byte_fallback ? vocab.ids.find(name) : -1;
-        has_byte[byte]   = id >= 0 && !vocab.added_only(static_cast<size_t>(id));
-        if (has_byte[byte]) {
+        const int32_t id = rules.byte_fallback ? vocab.byte_id(static_cast<uint8_t>(byte)) : -1;
+        if (id >= 0 && !vocab.added_only(static_cast<size_t>(id))) {
             bytes_[byte] = static_cast<symbol>(id);
         }
-        knows_bytes_ &= has_byte[byte];
+        knows_bytes_ &= bytes_[byte] != NO_SYMBOL;
     }
     unknown_ = vocab.unk >= 0 ? static_cast<symbol>(vocab.unk) : NO_SYMBOL;
     for (const merge_rule & rule : merges) {

@@ -59,7 +59,7 @@ class piece_table {
     bool                         knows_bytes_ = false;
     size_t                       n_tokens_    = 0;
     std::vector<std::array<int32_t, 5>> extra_; // count and ids of the symbols from n_tokens_ on
-    cut_table              cuts_;
+    cut_table                           cuts_;
 };
 
 } // namespace kollama

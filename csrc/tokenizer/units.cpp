@@ -1,10 +1,8 @@
 #include "tokenizer/units.h"
 
-#include <cstring>
+#include "tokenizer/bits.h"
 
-#ifdef _MSC_VER
-#    include <intrin.h>
-#endif
+#include <cstring>
 
 namespace kollama {
 
@@ -13,16 +11,6 @@ namespace kollama {
 namespace {
 
 constexpr size_t BYTES_PER_UNIT = 24; // of those that a Korean text has for the first time
-
-unsigned lowest_bit(uint64_t bits) {
-#ifdef _MSC_VER
-    unsigned long index;
-    _BitScanForward64(&index, bits);
-    return index;
-#else
-    return static_cast<unsigned>(__builtin_ctzll(bits));
-#endif
-}
 
 struct key_masks {
     struct mask {
@@ -84,7 +72,7 @@ void unit_encoder::encode(std::string_view whole, size_t first, size_t last, boo
         for (; cuts != 0; cuts &= cuts - 1) {
             const char * cut = p + lowest_bit(cuts);
             if (marked) {
-                encode_unit(unit, cut, true, out);
+                encode_first(unit, cut, out);
                 marked = false;
             } else if (cut > unit) {
                 take_unit(unit, cut, out);
@@ -94,7 +82,7 @@ void unit_encoder::encode(std::string_view whole, size_t first, size_t last, boo
         p += n;
     }
     if (marked && first < last) {
-        encode_unit(unit, end, true, out);
+        encode_first(unit, end, out);
     } else if (unit < end) {
         take_unit(unit, end, out);
     }
@@ -141,7 +129,6 @@ void unit_encoder::flush(token_buffer & out) {
         unit.lockstep     = simple ? static_cast<uint8_t>(lockstep_.end()) : waiting::SLOW;
     }
     lockstep_.run();
-    const size_t n_tokens = pieces_.n_tokens();
     for (size_t i = 0; i < n_waiting; i++) {
         waiting & unit = window_[i];
         if (unit.hit) {
@@ -208,8 +195,8 @@ void unit_encoder::keep(const waiting & unit, const int32_t * tokens) {
 void unit_encoder::emit_short(size_t which, token_buffer & out) const {
     const size_t   n_tokens = pieces_.n_tokens();
     const symbol * symbols  = lockstep_.symbols(which);
-    int32_t *    to       = out.room(lockstep_merger::MAX_SYMBOLS * 4);
-    size_t       n        = 0;
+    int32_t *      to       = out.room(lockstep_merger::MAX_SYMBOLS * 4);
+    size_t         n        = 0;
     for (uint32_t bits = lockstep_.rest(which); bits != 0; bits &= bits - 1) {
         const symbol s = symbols[lowest_bit(bits)];
         if (s < n_tokens) {
@@ -260,16 +247,17 @@ bool unit_encoder::symbolise_short(const char * p, const char * end) {
 
 // ---- one unit ------------------------------------------------------------------------------------
 
-void unit_encoder::encode_unit(const char * p, const char * end, bool mark_first, token_buffer & out) {
-    const size_t n = static_cast<size_t>(end - p) + (mark_first ? MARK.size() : 0);
+// The unit that begins with a mark which the text does not have.
+void unit_encoder::encode_first(const char * p, const char * end, token_buffer & out) {
+    const size_t n = static_cast<size_t>(end - p) + MARK.size();
     if (with_spans_ || n > MAX_BYTES) {
-        encode_fresh(p, end, mark_first, out);
+        encode_fresh(p, end, true, out);
         return;
     }
     uint64_t key[4];
     char     bytes[32];
     std::memcpy(bytes, MARK.data(), MARK.size());
-    std::memcpy(bytes + (mark_first ? MARK.size() : 0), p, static_cast<size_t>(end - p));
+    std::memcpy(bytes + MARK.size(), p, static_cast<size_t>(end - p));
     load_key<4>(bytes, n, false, key);
     const auto * hit = phrases_.find(phrases_.set_of(key), key);
     if (hit && hit->n_tokens != phrases_.ELSEWHERE) {
@@ -278,7 +266,7 @@ void unit_encoder::encode_unit(const char * p, const char * end, bool mark_first
         return;
     }
     const size_t before = out.size();
-    encode_fresh(p, end, mark_first, out);
+    encode_fresh(p, end, true, out);
     out.room(phrases_.MAX_TOKENS); // put() reads as many
     phrases_.put(key, out.data() + before, out.size() - before);
 }
@@ -339,7 +327,7 @@ size_t unit_encoder::symbolise(const char * p, const char * end, bool mark_first
         *out++ = s;
     };
     auto add = [&](uint32_t cp, symbol s, const char * from, size_t n) {
-        const uint32_t first = static_cast<uint32_t>(static_cast<size_t>(from - text_));
+        const uint32_t first = static_cast<uint32_t>(from - text_);
         const span     where{ first, first + static_cast<uint32_t>(n) };
         if (s != NO_SYMBOL) {
             if (waits) {
@@ -389,8 +377,7 @@ size_t unit_encoder::symbolise(const char * p, const char * end, bool mark_first
         uint32_t     cp;
         const size_t n = decode_utf8(p, end, &cp);
         if (n == 0) {
-            throw failure(KOLLAMA_ERROR_TOKEN, format("the bytes are not UTF-8: byte %zu cannot stand where it does",
-                                                      static_cast<size_t>(p - text_)));
+            check_utf8({ p, static_cast<size_t>(end - p) }, static_cast<size_t>(p - text_)); // throws
         }
         add(cp, pieces_.of(cp), p, n);
         p += n;

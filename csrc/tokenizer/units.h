@@ -28,7 +28,7 @@ class unit_encoder {
     void look_up(waiting & unit) const;
     void keep(const waiting & unit, const int32_t * tokens);
     bool symbolise_short(const char * p, const char * end);
-    void encode_unit(const char * p, const char * end, bool mark_first, token_buffer & out);
+    void encode_first(const char * p, const char * end, token_buffer & out);
     void encode_fresh(const char * p, const char * end, bool mark_first, token_buffer & out);
     size_t symbolise(const char * p, const char * end, bool mark_first);
     void   emit_short(size_t which, token_buffer & out) const;

@@ -97,4 +97,8 @@ int vocabulary::byte_of(std::string_view piece) {
     return high < 0 || low < 0 ? -1 : high * 16 + low;
 }
 
+int32_t vocabulary::byte_id(uint8_t byte) const {
+    return ids.find(format("<0x%02X>", byte));
+}
+
 } // namespace kollama

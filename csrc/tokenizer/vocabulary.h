@@ -91,6 +91,8 @@ struct vocabulary {
 
     // The byte of a piece such as <0xEA>, or -1.
     static int byte_of(std::string_view piece);
+    // And back: the id of the piece of a byte, or -1.
+    int32_t byte_id(uint8_t byte) const;
 };
 
 } // namespace kollama
