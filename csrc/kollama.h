@@ -46,7 +46,8 @@ typedef enum kollama_status {
     KOLLAMA_END,                // not an error: nothing more comes
     KOLLAMA_ERROR_ARGUMENT,
     KOLLAMA_ERROR_MEMORY,
-    KOLLAMA_ERROR_IO,
+    KOLLAMA_ERROR_IO,           // a file cannot be read
+    KOLLAMA_ERROR_WRITE,        // a file cannot be written
     KOLLAMA_ERROR_FORMAT,
     KOLLAMA_ERROR_LOAD,
     KOLLAMA_ERROR_TOKEN,

@@ -30,6 +30,7 @@ from .errors import (
     OutOfMemoryError,
     StateError,
     TokenError,
+    WriteError,
 )
 from .generate import Generation
 from .inspection import FileInfo, TensorInfo, inspect
@@ -66,6 +67,7 @@ __all__ = [
     "TokenError",
     "Tokenizer",
     "Usage",
+    "WriteError",
     "default_threads",
     "devices",
     "inspect",

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import os
-import sys
 from pathlib import Path
 
 from .errors import FormatError, ModelNotFoundError
+from .files import cache_folder, new_file
 from .progress import progress_bar
 
 __all__ = ["demo_model"]
@@ -39,25 +38,12 @@ def demo_model() -> Path:
     return target
 
 
-def cache_folder() -> Path:
-    """Where the platform wants caches of kollama."""
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "kollama"
-
-
 def _assemble(parts: list[Path], size: int, digest: str, target: Path) -> None:
-    """Under a temporary name, then renamed: an interruption leaves nothing that looks whole."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = target.with_name(f"{target.name}.{os.getpid()}.part")
     show = progress_bar("demo model")
     sha256 = hashlib.sha256()
     written = 0
-    try:
+    with new_file(target) as scratch:
         with scratch.open("wb") as out:
             for part in parts:
                 with part.open("rb") as source:
@@ -68,6 +54,3 @@ def _assemble(parts: list[Path], size: int, digest: str, target: Path) -> None:
                         show(written / size)
         if sha256.hexdigest() != digest:
             raise FormatError("the parts of the demo model are damaged: reinstall kollama[demo]")
-        scratch.replace(target)
-    finally:
-        scratch.unlink(missing_ok=True)

@@ -22,6 +22,7 @@ __all__ = [
     "OutOfMemoryError",
     "StateError",
     "TokenError",
+    "WriteError",
 ]
 
 
@@ -43,6 +44,10 @@ class ModelNotFoundError(ModelLoadError, FileNotFoundError):
 
 class FormatError(ModelLoadError, ValueError):
     """A file is not what it should be: wrong kind, truncated or damaged."""
+
+
+class WriteError(KollamaError, OSError):
+    """A file cannot be written: no space, no permission, no such folder."""
 
 
 class TokenError(KollamaError, ValueError):

@@ -31,6 +31,7 @@ cdef extern from "kollama.h" nogil:
         KOLLAMA_ERROR_ARGUMENT
         KOLLAMA_ERROR_MEMORY
         KOLLAMA_ERROR_IO
+        KOLLAMA_ERROR_WRITE
         KOLLAMA_ERROR_FORMAT
         KOLLAMA_ERROR_LOAD
         KOLLAMA_ERROR_TOKEN

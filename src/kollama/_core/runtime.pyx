@@ -20,6 +20,7 @@ _ERRORS = {
     KOLLAMA_ERROR_ARGUMENT: errors.ArgumentError,
     KOLLAMA_ERROR_MEMORY: errors.OutOfMemoryError,
     KOLLAMA_ERROR_IO: errors.ModelLoadError,
+    KOLLAMA_ERROR_WRITE: errors.WriteError,
     KOLLAMA_ERROR_FORMAT: errors.FormatError,
     KOLLAMA_ERROR_LOAD: errors.ModelLoadError,
     KOLLAMA_ERROR_TOKEN: errors.TokenError,
