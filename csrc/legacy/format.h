@@ -30,6 +30,7 @@ struct legacy_vocabulary {
     string_list             pieces; // as GGUF has them, U+2581 for spaces
     std::vector<float>      scores;
     std::vector<token_kind> kinds;
+    uint32_t                first_added = UINT32_MAX; // ids from here on came from added_tokens.json
 };
 
 struct legacy_tensor {

@@ -68,6 +68,9 @@ void add_vocabulary(gguf_context * out, const legacy_vocabulary & vocab, const s
     gguf_set_val_bool(out, "tokenizer.ggml.add_bos_token", true);
     gguf_set_val_bool(out, "tokenizer.ggml.add_eos_token", false);
     gguf_set_val_bool(out, "tokenizer.ggml.add_space_prefix", true);
+    if (vocab.first_added < n) {
+        gguf_set_val_u32(out, "kollama.tokenizer.first_added", vocab.first_added);
+    }
     if (!json.empty()) {
         gguf_set_val_str(out, "tokenizer.huggingface.json", json.c_str());
     }

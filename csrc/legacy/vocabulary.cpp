@@ -9,8 +9,9 @@ namespace kollama {
 namespace {
 
 constexpr int32_t  FIRST_BYTE = 3, LAST_BYTE = 258;
-constexpr int32_t  N_LLAMA = 32000;     // pieces of Llama's own vocabulary
+constexpr size_t   N_LLAMA = 32000;     // pieces of Llama's own vocabulary
 constexpr float    ADDED   = -1000.0f;  // the score that convert.py gave to all of added_tokens.json
+constexpr float    RUN_OF_SPACES = -1e9f; // what Llama's own vocabulary gives to U+2581 and runs of it
 constexpr uint32_t MAX_VOCAB = 1 << 18; // no Llama of 2023 has a quarter of it; bounds what a lying header can cost
 
 const char * const MAGICS[] = { "lmgg", "fmgg", "tjgg" }; // in the order of legacy_kind
@@ -38,12 +39,28 @@ std::string piece_of(int32_t id, const std::string & text, token_kind * kind) {
     return piece;
 }
 
+bool is_run_of_marks(std::string_view piece) {
+    for (; piece.substr(0, MARK.size()) == MARK; piece.remove_prefix(MARK.size())) {
+    }
+    return piece.empty();
+}
+
 // The pieces of a vocabulary trained as BPE are in the order of their merges, so where the file has one
-// score for all of them, or none, the id tells that order. Id 1259 of Llama's own vocabulary has the
-// score -1000 by its right.
-float score_of(int32_t id, float score, bool has_scores) {
-    const bool added = !has_scores || (score == ADDED && id >= N_LLAMA);
-    return added && id > LAST_BYTE ? -static_cast<float>(id - LAST_BYTE - 1) : has_scores ? score : 0.0f;
+// score for all of them, or none, the id tells that order.
+float score_of(int32_t id, std::string_view piece, float score, bool has_scores, bool added) {
+    if (id <= LAST_BYTE || (has_scores && !added)) {
+        return score;
+    }
+    return !has_scores && is_run_of_marks(piece) ? RUN_OF_SPACES : -static_cast<float>(id - LAST_BYTE - 1);
+}
+
+// The first id from which on all tokens have the score of added ones. Id 1259 of Llama's own has it, too.
+uint32_t find_added(const std::vector<float> & scores) {
+    size_t first = scores.size();
+    while (first > N_LLAMA && scores[first - 1] == ADDED) {
+        first--;
+    }
+    return first < scores.size() ? static_cast<uint32_t>(first) : UINT32_MAX;
 }
 
 } // namespace
@@ -116,7 +133,12 @@ legacy_vocabulary read_legacy_vocabulary(source_reader & in, const legacy_header
             in.fail(start, format("token %u has a NUL in its text", i)); // llama.cpp would cut it there
         }
         out.kinds.push_back(kind);
-        out.scores.push_back(score_of(id, score, header.has_scores()));
+        out.scores.push_back(score);
+    }
+    out.first_added = header.has_scores() ? find_added(out.scores) : n > N_LLAMA ? N_LLAMA : UINT32_MAX;
+    for (uint32_t i = 0; i < n; i++) {
+        const int32_t id = static_cast<int32_t>(i);
+        out.scores[i]    = score_of(id, out.pieces[i], out.scores[i], header.has_scores(), i >= out.first_added);
     }
     return out;
 }

@@ -202,6 +202,9 @@ bool read_gguf_vocabulary(const byte_source & source, const kollama_gguf & gguf,
     vocab.unk     = id_of(gguf, "unknown_token_id", 0, n);
     vocab.add_bos = flag_of(gguf, "add_bos_token", true);
     vocab.literal_specials = true;
+    if (const std::string * first = gguf.find("kollama.tokenizer.first_added")) { // ours: docs/convert.md
+        vocab.first_added = static_cast<uint32_t>(std::min<uint64_t>(std::strtoull(first->c_str(), nullptr, 10), UINT32_MAX));
+    }
     correct_kinds(gguf, vocab);
     for (size_t id = 0; id < n; id++) {
         vocab.special[id] = vocab.kinds[id] == token_kind::control || vocab.kinds[id] == token_kind::unknown;

@@ -11,6 +11,7 @@ void take_legacy_vocabulary(legacy_vocabulary && from, tokenizer & out) {
     const size_t n     = from.kinds.size();
     vocab.pieces       = std::move(from.pieces);
     vocab.scores       = std::move(from.scores);
+    vocab.first_added  = from.first_added;
     vocab.kinds        = std::move(from.kinds);
     vocab.ids.build(vocab.pieces);
     vocab.special.assign(n, false);
