@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import struct
 from pathlib import Path
@@ -138,7 +137,7 @@ def test_vocabulary_and_added_tokens(tmp_path: Path) -> None:
     """Llama's pieces keep their scores; what added_tokens.json brought merges after them, in order of ids."""
     tokens = legacy_files.vocabulary()
     known = {text for text, _ in tokens}
-    tokens += [(text, score) for text, score in [("  ".encode(), -1e9), ("구".encode(), -6.0), ("름".encode(), -7.0), (b" x", -8.0)]
+    tokens += [(text, score) for text, score in [(b"  ", -1e9), ("구".encode(), -6.0), ("름".encode(), -7.0), (b" x", -8.0)]
                if text not in known]
     tokens += [(f"filler{i}".encode(), -9000.0 - i) for i in range(32000 - len(tokens))]
     tokens += [(text.encode(), -1000.0) for text in ("구름", "▁구름", "구름가", "▁구름가", "[PAD]")]
@@ -194,7 +193,7 @@ def test_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
     made = legacy_files.write(tmp_path / "model.bin")
     logits_of(made.path, PROMPT)
-    assert os.listdir(tmp_path) == ["model.bin"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model.bin"]
 
 
 def test_progress_and_its_end(tmp_path: Path) -> None:
@@ -330,7 +329,7 @@ def test_what_else_is_refused(tmp_path: Path) -> None:
     assert "bytes follow the last tensor" in refused(damaged(made.path, lambda _: blob + bytes(64)))
     assert "version 4 of this GGML format" in refused(damaged(made.path, lambda _: blob[:4] + b"\4" + blob[5:]))
     nan = struct.pack("<f", float("nan"))
-    assert "score of token 0 is not a number" in refused(damaged(made.path, lambda _: blob[:43] + nan + blob[47:]))
+    assert "score of token 0 is not a number" in refused(damaged(made.path, lambda _: blob[:45] + nan + blob[49:]))
     tokens = legacy_files.vocabulary()
     twice = legacy_files.write(tmp_path / "twice.bin", tokens=[*tokens, tokens[-1]])
     assert f"the tokens {len(tokens) - 1} and {len(tokens)} have the same text" in refused(twice.path)
