@@ -33,7 +33,7 @@ from .errors import (
     WriteError,
 )
 from .generate import Generation
-from .inspection import FileInfo, TensorInfo, inspect
+from .inspection import FileInfo, TensorInfo, VocabularyInfo, inspect
 from .llm import LLM
 from .types import Completion, Device, Timings, Token, Usage
 
@@ -67,6 +67,7 @@ __all__ = [
     "TokenError",
     "Tokenizer",
     "Usage",
+    "VocabularyInfo",
     "WriteError",
     "default_threads",
     "devices",
