@@ -68,13 +68,13 @@ bool on_progress(float done, void * user) {
     return !state->stopped;
 }
 
-// The native tokenizer of a file, or null where its vocabulary is of a kind that llama.cpp does.
-std::shared_ptr<tokenizer> read_native(const std::string & path, const kollama_gguf & gguf) {
-    auto own = std::make_shared<tokenizer>();
-    if (!read_gguf_vocabulary(path, gguf, *own)) {
-        return nullptr;
+// The native tokenizer of a file, or null where its vocabulary is of a kind that llama.cpp does. Where
+// another is given in its place, a tokenizer.json inside is not looked at: that is a way past a bad one.
+std::shared_ptr<tokenizer> read_native(const std::string & path, const kollama_gguf & gguf, bool is_replaced) {
+    auto own = read_gguf_tokenizer(path, gguf, !is_replaced);
+    if (own) {
+        own->texts(); // or the first token of a stream would wait for it
     }
-    own->texts(); // or the first token of a stream would wait for it
     return own;
 }
 
@@ -90,16 +90,13 @@ std::shared_ptr<const tokenizer> make_tokenizer(const kollama_model & model, std
     if (!replacement) {
         return own;
     }
-    auto other = read_tokenizer(replacement);
+    auto other = read_tokenizer(replacement, &own->vocab);
     try {
         check_same_pieces(own->vocab, other->vocab);
     } catch (const failure & e) {
         throw failure(e.status, std::string(replacement) + ": does not fit the model: " + e.what());
     }
-    other->vocab.bos     = own->vocab.bos; // what a model was trained to begin and end with is its own
-    other->vocab.eos     = own->vocab.eos;
-    other->vocab.add_bos = own->vocab.add_bos;
-    other->vocab.eog     = own->vocab.eog;
+    take_ends(own->vocab, other->vocab);
     return other;
 }
 
@@ -119,7 +116,7 @@ void load(const char * const * paths, size_t n_paths, const kollama_model_params
     lparams.progress_callback_user_data = &state;
 
     // While llama.cpp reads the weights and a vocabulary of its own; after it, where no thread is to be had.
-    auto own = std::async(std::launch::async | std::launch::deferred, [&] { return read_native(paths[0], first); });
+    auto own = std::async(std::launch::async | std::launch::deferred, [&] { return read_native(paths[0], first, params.tokenizer != nullptr); });
 
     auto  model = std::make_unique<kollama_model>();
     guard g;

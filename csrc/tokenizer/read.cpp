@@ -39,10 +39,10 @@ std::string beginning(const std::string & path) {
     return std::string(bytes, static_cast<size_t>(stream.gcount()));
 }
 
-void read_gguf(const std::string & path, tokenizer & out) {
+std::shared_ptr<tokenizer> read_gguf(const std::string & path) {
     const kollama_gguf gguf = scan_gguf(path);
-    if (read_gguf_vocabulary(path, gguf, out)) {
-        return;
+    if (auto native = read_gguf_tokenizer(path, gguf, true)) {
+        return native;
     }
     llama_model_params params = llama_model_default_params();
     params.vocab_only         = true;
@@ -52,19 +52,20 @@ void read_gguf(const std::string & path, tokenizer & out) {
         throw failure(KOLLAMA_ERROR_LOAD, path + ": " + g.errors());
     }
     const llama_vocab * vocab = llama_model_get_vocab(model.get());
-    wrap_llama_vocabulary(vocab, gguf_adds_space(gguf, vocab), model, out);
+    auto out = std::make_shared<tokenizer>();
+    wrap_llama_vocabulary(vocab, gguf_adds_space(gguf, vocab), model, *out);
+    return out;
 }
 
 } // namespace
 
-std::shared_ptr<tokenizer> read_tokenizer(const std::string & path) {
+std::shared_ptr<tokenizer> read_tokenizer(const std::string & path, const vocabulary * model) {
     auto              out   = std::make_shared<tokenizer>();
     const std::string start = beginning(path);
     const size_t      text  = start.compare(0, 3, "\xEF\xBB\xBF") == 0 ? 3 : 0;
     const size_t      first = start.find_first_not_of(" \t\r\n", text);
     if (start.compare(0, 4, "GGUF") == 0) {
-        read_gguf(path, *out);
-        return out;
+        return read_gguf(path);
     }
     try {
         if (start.compare(0, 4, "lmgg") == 0 || start.compare(0, 4, "fmgg") == 0 || start.compare(0, 4, "tjgg") == 0) {
@@ -72,7 +73,7 @@ std::shared_ptr<tokenizer> read_tokenizer(const std::string & path) {
             std::error_code error;
             read_legacy(stream, fs::file_size(fs::u8path(path), error), *out);
         } else if (first != std::string::npos && start[first] == '{') {
-            read_json(read_all(path), *out);
+            read_json(read_all(path), *out, model);
         } else {
             throw failure(KOLLAMA_ERROR_FORMAT, start.empty() ? "the file is empty"
                                                               : "neither a tokenizer.json, a GGUF nor a GGML file of 2023");

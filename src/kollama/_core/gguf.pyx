@@ -9,8 +9,9 @@ import os
 def read_header(path):
     """(version, metadata, tensors) of a GGUF file, without its weights.
 
-    metadata maps keys to text, an array to "[type x count]"; a tensor is a tuple of name, type,
-    shape (NumPy's order: rows first) and bytes.
+    metadata maps keys to text, an array to "[type x count]", and a whole tokenizer.json to
+    "[json, n bytes]"; a tensor is a tuple of name, type, shape (NumPy's order: rows first) and
+    bytes.
 
     Raises:
         FormatError: not a GGUF, truncated or damaged; the text says where.
@@ -36,7 +37,10 @@ cdef dict _metadata(kollama_gguf * gguf):
         text = kollama_gguf_key(gguf, i, &length)
         key = text[:length].decode("utf-8", "replace")
         text = kollama_gguf_value(gguf, i, &length)
-        metadata[key] = text[:length].decode("utf-8", "replace")
+        if key == "tokenizer.huggingface.json":
+            metadata[key] = f"[json, {length} bytes]"
+        else:
+            metadata[key] = text[:length].decode("utf-8", "replace")
     return metadata
 
 
