@@ -5,11 +5,14 @@
 #include "gguf_scan.h"
 #include "tokenizer/tokenizer.h"
 
+#include "llama.h"
+
 namespace kollama {
 
 // The native tokenizer of a vocabulary of kind "llama", null for any other kind. SentencePiece's BPE
-// by score; where the file carries a tokenizer.json and with_json is set, the rules of that.
-std::shared_ptr<tokenizer> read_gguf_tokenizer(const std::string & path, const kollama_gguf & gguf, bool with_json);
+// by score; where the file carries a tokenizer.json and with_json is set, the rules of that. What it
+// throws does not name the file.
+std::shared_ptr<tokenizer> read_gguf_tokenizer(const byte_source & source, const kollama_gguf & gguf, bool with_json);
 
 // Any kind, through llama.cpp's own tokenizer. keeps holds what vocab belongs to.
 void wrap_llama_vocabulary(const llama_vocab * vocab, bool add_space_prefix, std::shared_ptr<void> keeps, tokenizer & out);

@@ -6,11 +6,13 @@
 #include "tokenizer/encoder.h"
 
 #include <functional>
-#include <iosfwd>
 #include <memory>
 #include <mutex>
 
 namespace kollama {
+
+class byte_source;
+struct legacy_vocabulary;
 
 class tokenizer {
   public:
@@ -52,7 +54,8 @@ std::shared_ptr<tokenizer> read_tokenizer(const std::string & path, const vocabu
 // model, where given, is the vocabulary that the tokenizer.json belongs to. Embeddings are often padded
 // beyond the last piece: ids that model calls unused and the JSON does not name are model's pieces.
 void read_json(std::string_view text, tokenizer & out, const vocabulary * model = nullptr);
-void read_legacy(std::istream & in, uint64_t size, tokenizer & out);
+void read_legacy(const byte_source & source, tokenizer & out);
+void take_legacy_vocabulary(legacy_vocabulary && from, tokenizer & out);
 
 // Throws KOLLAMA_ERROR_FORMAT with the first difference unless both have the same pieces at the same ids.
 void check_same_pieces(const vocabulary & file, const vocabulary & other);

@@ -65,6 +65,8 @@ def convert(
                 f"type is {type!r}, but a legacy file keeps its types: convert it, "
                 "then use kollama.quantize")
         from .._core.legacy import convert_legacy
+        from ..files import new_file
 
-        convert_legacy(os.fspath(source), os.fspath(dst), rms_norm_eps=rms_norm_eps,
-                       tokenizer=tokenizer, progress=progress)
+        with new_file(dst, source=source) as scratch:
+            convert_legacy(source, scratch, rms_norm_eps=rms_norm_eps, tokenizer=tokenizer,
+                           progress=progress)
