@@ -149,7 +149,7 @@ KOLLAMA_API void kollama_gguf_tensor(const kollama_gguf * gguf, size_t index, ko
 // Bytes of a row of a type, by ggml's name for it. ARGUMENT: no such type, or the row is no whole number of its blocks.
 KOLLAMA_API kollama_status kollama_row_bytes(const char * type, size_t n_per_row, size_t * n_bytes);
 // Rows of floats as blocks of a type, as llama_model_quantize makes them without an importance matrix. dst has
-// n_rows times kollama_row_bytes. FORMAT: what comes out is not finite. Threads may call it at a time.
+// n_rows times kollama_row_bytes. FORMAT: a value is not finite, or too large. Threads may call it at a time.
 KOLLAMA_API kollama_status kollama_quantize_rows(const char * type, const float * src, size_t n_rows, size_t n_per_row, void * dst);
 
 // ---- model ---------------------------------------------------------------------------------------

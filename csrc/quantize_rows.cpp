@@ -2,6 +2,7 @@
 
 #include "internal.h"
 
+#include <cmath>
 #include <cstring>
 
 using namespace kollama;
@@ -39,10 +40,14 @@ kollama_status kollama_quantize_rows(const char * type, const float * src, size_
         if (!plain && (!ggml_is_quantized(to) || ggml_quantize_requires_imatrix(to) || to == GGML_TYPE_Q8_1 || to == GGML_TYPE_Q8_K)) {
             throw failure(KOLLAMA_ERROR_ARGUMENT, format("floats alone do not make a tensor of type '%s'", type));
         }
+        // A block can hide a NaN, so what goes in is checked, not only what comes out.
+        if (!std::all_of(src, src + n_rows * n_per_row, [](float value) { return std::isfinite(value); })) {
+            throw failure(KOLLAMA_ERROR_FORMAT, "has values that are infinite or not a number");
+        }
         const size_t n_bytes = ggml_quantize_chunk(to, src, dst, 0, static_cast<int64_t>(n_rows), static_cast<int64_t>(n_per_row),
                                                    nullptr);
         if (!ggml_validate_row_data(to, dst, n_bytes)) {
-            throw failure(KOLLAMA_ERROR_FORMAT, format("has values that are infinite, not a number, or too large for %s", type));
+            throw failure(KOLLAMA_ERROR_FORMAT, format("has values too large for %s", type));
         }
     });
 }

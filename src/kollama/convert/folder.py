@@ -43,18 +43,23 @@ def convert_folder(
     if type is not None and type not in FILE_TYPES:
         raise ArgumentError(f"type is {type!r}; it can be {', '.join(sorted(FILE_TYPES))}")
     config = read_config(folder / "config.json")
-    try:
-        targets = plan(config, read_tensors(folder))
-    except FormatError as error:
-        text = str(error)
-        raise FormatError(text if text.startswith(str(folder)) else f"{folder}: {text}") from None
+    targets = plan(folder, config, read_tensors(folder))
     given = None if tokenizer is None else Path(tokenizer)
     vocabulary = read_vocabulary(folder, config.n_vocab, config.data, given)
     wanted = type or SOURCE_TYPES[targets[0].source.dtype]
-    types = [type_of(target, wanted, config.tied) for target in targets]
+    tensors = [(target, type_of(target, wanted, config.tied)) for target in targets]
+    gguf = _gguf()
     with new_file(dst) as scratch:
-        _write_header(scratch, folder, config, vocabulary, wanted, list(zip(targets, types, strict=True)))
-        _write_data(scratch, config, list(zip(targets, types, strict=True)), progress)
+        writer = gguf.GGUFWriter(scratch, "llama")
+        with contextlib.closing(writer):
+            writer.add_type("model")
+            writer.add_name(folder.resolve().name)
+            writer.add_file_type(FILE_TYPES[wanted])
+            writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+            _add_parameters(writer, gguf, config)
+            _add_vocabulary(writer, vocabulary)
+            _write_header(writer, gguf, config, tensors)
+        _write_data(scratch, config, tensors, progress)
 
 
 def _gguf() -> Any:
@@ -64,32 +69,6 @@ def _gguf() -> Any:
         raise KollamaError("converting a folder needs the package gguf: "
                            "pip install 'kollama[convert]'") from None
     return gguf
-
-
-def _write_header(path: Path, folder: Path, config: LlamaConfig, vocabulary: Vocabulary, wanted: str,
-                  tensors: list[tuple[Target, str]]) -> None:
-    """Everything before the data, which the writer would want one whole tensor at a time."""
-    gguf = _gguf()
-    writer = gguf.GGUFWriter(path, "llama")
-    with contextlib.closing(writer):
-        writer.add_type("model")
-        writer.add_name(folder.resolve().name)
-        writer.add_file_type(FILE_TYPES[wanted])
-        writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-        _add_parameters(writer, gguf, config)
-        _add_vocabulary(writer, vocabulary)
-        kinds = gguf.GGMLQuantizationType
-        if config.rope_factors is not None:
-            n = len(config.rope_factors)
-            writer.add_tensor_info("rope_freqs.weight", (n,), np.dtype(np.float32), 4 * n, kinds.F32)
-        for target, kind in tensors:
-            shape = target.source.shape
-            n_bytes = math.prod(shape[:-1]) * row_bytes(kind, shape[-1])
-            writer.add_tensor_info(target.name, shape, np.dtype(np.float32), n_bytes,
-                                   kinds[kind.upper()])
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
 
 
 def _add_parameters(writer: gguf.GGUFWriter, gguf: Any, config: LlamaConfig) -> None:
@@ -124,6 +103,22 @@ def _add_vocabulary(writer: gguf.GGUFWriter, vocabulary: Vocabulary) -> None:
         writer.add_chat_template(vocabulary.chat_template)
     if vocabulary.json is not None:
         writer.add_string("tokenizer.huggingface.json", vocabulary.json)
+
+
+def _write_header(writer: gguf.GGUFWriter, gguf: Any, config: LlamaConfig,
+                  tensors: list[tuple[Target, str]]) -> None:
+    """Everything before the data, which the writer would want one whole tensor at a time."""
+    float32, kinds = np.dtype(np.float32), gguf.GGMLQuantizationType
+    if config.rope_factors is not None:
+        n = len(config.rope_factors)
+        writer.add_tensor_info("rope_freqs.weight", (n,), float32, 4 * n, kinds.F32)
+    for target, kind in tensors:
+        shape = target.source.shape
+        n_bytes = math.prod(shape[:-1]) * row_bytes(kind, shape[-1])
+        writer.add_tensor_info(target.name, shape, float32, n_bytes, kinds[kind.upper()])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
 
 
 def _write_data(path: Path, config: LlamaConfig, tensors: list[tuple[Target, str]],

@@ -34,7 +34,8 @@ def read_optional(path: Path) -> dict[str, Any]:
     return read_object(path) if path.exists() else {}
 
 
-def integer_of(path: Path, data: dict[str, Any], key: str, low: int = 1, high: int = 2**31 - 1) -> int:
+def integer_of(path: Path, data: dict[str, Any], key: str, *, low: int = 1,
+               high: int = 2**31 - 1) -> int:
     value = data.get(key)
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise FormatError(f"{path}: {key} is {value!r}, not an integer from {low} to {high}")

@@ -1,11 +1,12 @@
 """Tensors in *.safetensors, read in slices of rows.
 
-The format is a length, a JSON header and the bytes; NumPy has no bfloat16, so they are taken as they
-are, and nothing is mapped: mapped pages would count as this process's memory.
+The format is a length, a JSON header and the bytes. They are taken as they are, since NumPy has no
+bfloat16, and nothing is mapped, since mapped pages count as this process's memory.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,8 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
             raise ModelNotFoundError(f"{folder / name}: the shard is missing: {INDEX} names it")
         for tensor in _read_header(folder / name):
             if tensor.name in tensors:
-                raise FormatError(f"{folder / name}: tensor {tensor.name!r} is in another shard too")
+                raise FormatError(
+                    f"{folder / name}: tensor {tensor.name!r} is in another shard too")
             tensors[tensor.name] = tensor
     for name, shard in places.items():
         if name not in tensors or tensors[name].path.name != shard:
@@ -95,8 +97,8 @@ def _read_header(path: Path) -> list[Tensor]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or not 2 <= length <= min(MAX_HEADER, size - 8):
-            raise FormatError(f"{path}: is no safetensors file, or truncated: its header would have "
-                              f"{length} bytes, the file has {size}")
+            raise FormatError(f"{path}: is no safetensors file, or truncated: its header would "
+                              f"have {length} bytes, the file has {size}")
         text = file.read(length)
     header = _parse(path, text)
     return [_tensor(path, name, entry, 8 + length, size)
@@ -104,8 +106,6 @@ def _read_header(path: Path) -> list[Tensor]:
 
 
 def _parse(path: Path, text: bytes) -> dict[str, Any]:
-    import json
-
     try:
         header = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -63,7 +63,7 @@ def _read(path: Path) -> SentencePieceModel:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """(field, value) of a message: an int, or the bytes of a string, a message or a fixed number."""
+    """(field, value) of a message: an int, or the bytes of a text, a message or a fixed number."""
     at = 0
     while at < len(data):
         key, at = _varint(data, at)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..errors import FormatError
 from .config import LlamaConfig
@@ -13,8 +14,8 @@ __all__ = ["FILE_TYPES", "Target", "plan", "type_of"]
 
 # general.file_type: llama.h's llama_ftype.
 FILE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9, "bf16": 32}
-BLOCKS = {"f32": 1, "f16": 1, "bf16": 1, "q6_K": 256} | {
-    name: 32 for name in ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0")}
+# Values that one block holds.
+BLOCKS = dict.fromkeys(FILE_TYPES, 32) | {"f32": 1, "f16": 1, "bf16": 1, "q6_K": 256}
 # Buffers that old versions of transformers saved; they are computed.
 COMPUTED = ".rotary_emb.inv_freq"
 
@@ -28,7 +29,7 @@ class Target:
     n_heads: int = 0
 
 
-def plan(config: LlamaConfig, sources: dict[str, Tensor]) -> list[Target]:
+def plan(folder: Path, config: LlamaConfig, sources: dict[str, Tensor]) -> list[Target]:
     """The tensors to write, in order.
 
     Raises:
@@ -39,7 +40,7 @@ def plan(config: LlamaConfig, sources: dict[str, Tensor]) -> list[Target]:
     for name, source_name, shape, n_heads in _expected(config):
         source = left.pop(source_name, None)
         if source is None:
-            raise FormatError(f"the tensor {source_name!r} is missing")
+            raise FormatError(f"{folder}: the tensor {source_name!r} is missing")
         if source.shape != shape:
             raise FormatError(f"{source.path}: tensor {source_name!r} has the shape "
                               f"{source.shape}; by config.json it is {shape}")

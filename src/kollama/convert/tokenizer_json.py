@@ -1,8 +1,8 @@
 """tokenizer.json of Llama's family, as pieces with the scores and types of a GGUF.
 
-llama.cpp knows no merges for this kind of vocabulary, only scores: of two pieces that could be made,
-the one with the higher score is. The score of a piece is therefore minus the rank of the first merge
-that makes it; docs/convert.md has how near that comes. kollama reads the merges themselves.
+llama.cpp knows no merges for this kind of vocabulary, only scores: of two pieces that could be
+made, the one with the higher score is. The score of a piece is therefore minus the rank of the
+first merge that makes it; docs/convert.md has how near that comes. kollama reads the merges.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def read_tokenizer_json(path: Path) -> TokenizerJson:
     types = [_type_of(piece, added.get(i), unknown, bool(model.get("byte_fallback")), ranks)
              for i, piece in enumerate(pieces)]
     lowest = len(model["merges"])
-    scores = [0.0 if kind in (UNKNOWN, CONTROL, BYTE) else -float(ranks.get(piece or "", lowest + i))
-              for i, (piece, kind) in enumerate(zip(pieces, types, strict=True))]
+    scores = [0.0 if types[i] in (UNKNOWN, CONTROL, BYTE) else
+              -float(ranks.get(piece or "", lowest + i)) for i, piece in enumerate(pieces)]
     ids = {"bos": tokenizer.bos, "eos": tokenizer.eos,
            "unknown": None if unknown is None else model["vocab"].get(unknown)}
     space = tokenizer.encode("a")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FormatError, ModelNotFoundError
-from .json_files import read_object, read_optional
+from .json_files import read_optional
 from .sentencepiece_model import read_model
 from .tokenizer_json import read_tokenizer_json
 
@@ -88,7 +88,7 @@ def _from_json(path: Path, settings: dict[str, Any]) -> Vocabulary:
         vocabulary.scores.append(read.scores[i])
         vocabulary.types.append(kind)
     vocabulary.ids = {f"{name}_token_id": i for name, i in read.ids.items()}
-    # Llama's own classes add bos where nothing says otherwise; the bare class does as the file says.
+    # Llama's own classes add bos where nothing says otherwise; the bare class asks the file.
     bare = settings.get("tokenizer_class") == "PreTrainedTokenizerFast"
     vocabulary.flags = _flags(settings, read.adds_bos or not bare, read.adds_space)
     return vocabulary
@@ -121,7 +121,8 @@ def _from_model(path: Path, folder: Path, settings: dict[str, Any],
                                   f"{path.name} is {vocabulary.pieces[i]!r}")
             continue
         if i - len(vocabulary.pieces) > 100_000:
-            raise FormatError(f"{folder}: the added token {text!r} has id {i}, far beyond the others")
+            raise FormatError(f"{folder}: the added token {text!r} has id {i}, "
+                              "far beyond the others")
         for missing in range(len(vocabulary.pieces), i):
             _add_unused(vocabulary, missing)
         kind = CONTROL if is_special or text in special else \
@@ -133,7 +134,7 @@ def _from_model(path: Path, folder: Path, settings: dict[str, Any],
 
 
 def _can_be_merged(text: str, known: set[str]) -> bool:
-    """Whether two pieces make this one: a piece of the vocabulary that was added to it, not a mark."""
+    """Whether two pieces make this one: it was added to the vocabulary, and is no mark."""
     return len(text) == 1 or any(text[:n] in known and text[n:] in known
                                  for n in range(1, len(text)))
 
