@@ -144,6 +144,14 @@ typedef struct kollama_tensor_info {
 
 KOLLAMA_API void kollama_gguf_tensor(const kollama_gguf * gguf, size_t index, kollama_tensor_info * info);
 
+// ---- rows of tensors -----------------------------------------------------------------------------
+
+// Bytes of a row of a type, by ggml's name for it. ARGUMENT: no such type, or the row is no whole number of its blocks.
+KOLLAMA_API kollama_status kollama_row_bytes(const char * type, size_t n_per_row, size_t * n_bytes);
+// Rows of floats as blocks of a type, as llama_model_quantize makes them without an importance matrix. dst has
+// n_rows times kollama_row_bytes. FORMAT: a value is not finite, or too large. Threads may call it at a time.
+KOLLAMA_API kollama_status kollama_quantize_rows(const char * type, const float * src, size_t n_rows, size_t n_per_row, void * dst);
+
 // ---- model ---------------------------------------------------------------------------------------
 
 typedef enum kollama_load_mode {

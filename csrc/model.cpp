@@ -67,15 +67,18 @@ bool on_progress(float done, void * user) {
     return !state->stopped;
 }
 
-// The native tokenizer of a file, or null where its vocabulary is of a kind that llama.cpp does.
-std::shared_ptr<tokenizer> read_native(model_file & file) {
+// The native tokenizer of a file, or null where its vocabulary is of a kind that llama.cpp does. Where
+// another is given in its place, a tokenizer.json inside is not looked at: that is a way past a bad one.
+std::shared_ptr<tokenizer> read_native(model_file & file, bool is_replaced) {
     auto own = std::make_shared<tokenizer>();
     if (file.view) {
         take_legacy_vocabulary(std::move(file.view->vocabulary()), *own);
-    } else if (!read_gguf_vocabulary(*file.bytes, file.header, *own)) {
-        return nullptr;
+    } else {
+        own = read_gguf_tokenizer(*file.bytes, file.header, !is_replaced);
     }
-    own->texts(); // or the first token of a stream would wait for it
+    if (own) {
+        own->texts(); // or the first token of a stream would wait for it
+    }
     return own;
 }
 
@@ -91,16 +94,13 @@ std::shared_ptr<const tokenizer> make_tokenizer(const kollama_model & model, std
     if (!replacement) {
         return own;
     }
-    auto other = read_tokenizer(replacement);
+    auto other = read_tokenizer(replacement, &own->vocab);
     try {
         check_same_pieces(own->vocab, other->vocab);
     } catch (const failure & e) {
         throw failure(e.status, std::string(replacement) + ": does not fit the model: " + e.what());
     }
-    other->vocab.bos     = own->vocab.bos; // what a model was trained to begin and end with is its own
-    other->vocab.eos     = own->vocab.eos;
-    other->vocab.add_bos = own->vocab.add_bos;
-    other->vocab.eog     = own->vocab.eog;
+    take_ends(own->vocab, other->vocab);
     return other;
 }
 
@@ -151,7 +151,7 @@ void load(const char * const * paths, size_t n_paths, const kollama_model_params
     lparams.progress_callback_user_data = &state;
 
     // While llama.cpp reads the weights and a vocabulary of its own; after it, where no thread is to be had.
-    auto own = std::async(std::launch::async | std::launch::deferred, [&] { return read_native(first); });
+    auto own = std::async(std::launch::async | std::launch::deferred, [&] { return read_native(first, params.tokenizer != nullptr); });
 
     auto  model = std::make_unique<kollama_model>();
     guard g;

@@ -21,10 +21,10 @@ std::string read_all(const byte_source & source) {
     return text;
 }
 
-void read_gguf(const std::string & path, const byte_source & source, tokenizer & out) {
+std::shared_ptr<tokenizer> read_gguf(const std::string & path, const byte_source & source) {
     const kollama_gguf gguf = scan_gguf(source);
-    if (read_gguf_vocabulary(source, gguf, out)) {
-        return;
+    if (auto native = read_gguf_tokenizer(source, gguf, true)) {
+        return native;
     }
     llama_model_params params = llama_model_default_params();
     params.vocab_only         = true;
@@ -34,36 +34,39 @@ void read_gguf(const std::string & path, const byte_source & source, tokenizer &
         throw failure(KOLLAMA_ERROR_LOAD, g.errors());
     }
     const llama_vocab * vocab = llama_model_get_vocab(model.get());
-    wrap_llama_vocabulary(vocab, gguf_adds_space(gguf, vocab), model, out);
+    auto out = std::make_shared<tokenizer>();
+    wrap_llama_vocabulary(vocab, gguf_adds_space(gguf, vocab), model, *out);
+    return out;
 }
 
-void read(const std::string & path, tokenizer & out) {
+std::shared_ptr<tokenizer> read(const std::string & path, const vocabulary * model) {
     const auto        source = open_file(path);
     const std::string start  = beginning(*source);
     const size_t      text   = start.compare(0, 3, "\xEF\xBB\xBF") == 0 ? 3 : 0;
     const size_t      first  = start.find_first_not_of(" \t\r\n", text);
     if (start.compare(0, 4, "GGUF") == 0) {
-        read_gguf(path, *source, out);
-    } else if (start.size() >= 4 && is_legacy_magic(start.data())) {
-        read_legacy(*source, out);
+        return read_gguf(path, *source);
+    }
+    auto out = std::make_shared<tokenizer>();
+    if (start.size() >= 4 && is_legacy_magic(start.data())) {
+        read_legacy(*source, *out);
     } else if (first != std::string::npos && start[first] == '{') {
-        read_json(read_all(*source), out);
+        read_json(read_all(*source), *out, model);
     } else {
         throw failure(KOLLAMA_ERROR_FORMAT, start.empty() ? "the file is empty"
                                                           : "neither a tokenizer.json, a GGUF nor a GGML file of 2023");
     }
+    return out;
 }
 
 } // namespace
 
-std::shared_ptr<tokenizer> read_tokenizer(const std::string & path) {
-    auto out = std::make_shared<tokenizer>();
+std::shared_ptr<tokenizer> read_tokenizer(const std::string & path, const vocabulary * model) {
     try {
-        read(path, *out);
+        return read(path, model);
     } catch (const failure & e) {
         throw failure(e.status, path + ": " + e.what());
     }
-    return out;
 }
 
 void check_same_pieces(const vocabulary & file, const vocabulary & other) {

@@ -12,6 +12,7 @@ namespace {
 const std::string TOKENS = "tokenizer.ggml.tokens";
 const std::string SCORES = "tokenizer.ggml.scores";
 const std::string TYPES  = "tokenizer.ggml.token_type";
+const std::string JSON   = "tokenizer.huggingface.json"; // the GGUF specification's own key
 
 token_kind kind_of(int32_t type) {
     switch (type) {
@@ -143,9 +144,8 @@ std::vector<special_token> specials_of(const kollama_gguf & gguf, const vocabula
     return out;
 }
 
-} // namespace
-
-bool read_gguf_vocabulary(const byte_source & source, const kollama_gguf & gguf, tokenizer & out) {
+// By score. false where the vocabulary is of another kind.
+bool read_scores(const byte_source & source, const kollama_gguf & gguf, tokenizer & out) {
     const std::string * model = gguf.find("tokenizer.ggml.model");
     const auto *        list  = gguf.find_array(TOKENS, GGUF_TYPE_STRING);
     if (!model || *model != "llama" || !list) {
@@ -215,6 +215,28 @@ bool read_gguf_vocabulary(const byte_source & source, const kollama_gguf & gguf,
     return true;
 }
 
+} // namespace
+
+std::shared_ptr<tokenizer> read_gguf_tokenizer(const byte_source & source, const kollama_gguf & gguf, bool with_json) {
+    auto scored = std::make_shared<tokenizer>();
+    if (!read_scores(source, gguf, *scored)) {
+        return nullptr;
+    }
+    const std::string * json = with_json ? gguf.find(JSON) : nullptr;
+    if (!json) {
+        return scored;
+    }
+    auto ranked = std::make_shared<tokenizer>();
+    try {
+        read_json(*json, *ranked, &scored->vocab);
+        check_same_pieces(scored->vocab, ranked->vocab);
+    } catch (const failure & e) {
+        throw failure(e.status, JSON + ": " + e.what());
+    }
+    take_ends(scored->vocab, ranked->vocab);
+    return ranked;
+}
+
 // ---- the kinds that llama.cpp does ---------------------------------------------------------------
 
 namespace {
@@ -262,6 +284,13 @@ void append_llama_piece(const llama_vocab * vocab, int32_t token, std::string & 
 }
 
 } // namespace
+
+void take_ends(const vocabulary & from, vocabulary & to) {
+    to.bos     = from.bos;
+    to.eos     = from.eos;
+    to.add_bos = from.add_bos;
+    to.eog     = from.eog;
+}
 
 void take_ends(const llama_vocab * from, vocabulary & to) {
     to.bos     = llama_vocab_bos(from);

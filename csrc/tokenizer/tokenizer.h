@@ -47,10 +47,13 @@ class tokenizer {
 
 // Reads a tokenizer.json, a legacy GGML .bin or a GGUF, by what the file begins with. For kinds of
 // GGUF vocabulary that are not done natively, llama.cpp's own tokenizer, on a model of its own.
-std::shared_ptr<tokenizer> read_tokenizer(const std::string & path);
+// model: see read_json.
+std::shared_ptr<tokenizer> read_tokenizer(const std::string & path, const vocabulary * model = nullptr);
 
 // The kinds that need no llama.cpp. What they throw does not name the file.
-void read_json(std::string_view text, tokenizer & out);
+// model, where given, is the vocabulary that the tokenizer.json belongs to. Embeddings are often padded
+// beyond the last piece: ids that model calls unused and the JSON does not name are model's pieces.
+void read_json(std::string_view text, tokenizer & out, const vocabulary * model = nullptr);
 void read_legacy(const byte_source & source, tokenizer & out);
 void take_legacy_vocabulary(legacy_vocabulary && from, tokenizer & out);
 

@@ -15,6 +15,7 @@ from ._core.runtime import default_threads, devices, llama_version
 from ._core.sampler import Sampler
 from ._core.sequence import Sequence
 from ._core.tokenizer import Decoder, Tokenizer
+from .convert import convert
 from .errors import (
     AbortedError,
     ArgumentError,
@@ -69,6 +70,7 @@ __all__ = [
     "Usage",
     "VocabularyInfo",
     "WriteError",
+    "convert",
     "default_threads",
     "devices",
     "inspect",

@@ -96,6 +96,10 @@ cdef extern from "kollama.h" nogil:
         uint64_t n_bytes
     void kollama_gguf_tensor(const kollama_gguf * gguf, size_t index, kollama_tensor_info * info)
 
+    kollama_status kollama_row_bytes(const char * type, size_t n_per_row, size_t * n_bytes)
+    kollama_status kollama_quantize_rows(
+        const char * type, const float * src, size_t n_rows, size_t n_per_row, void * dst)
+
     ctypedef enum kollama_load_mode:
         KOLLAMA_LOAD_AUTO
         KOLLAMA_LOAD_READ

@@ -10,9 +10,9 @@ def read_header(path):
     """(format, version, metadata, tensors) of a model file, without its weights.
 
     format is "gguf", or e.g. "ggjt v3" for a GGML file of 2023, which is described as the GGUF that
-    it would be; version is GGUF's.
-    metadata maps keys to text, an array to "[type x count]"; a tensor is a tuple of name, type,
-    shape (NumPy's order: rows first) and bytes.
+    it would be; version is GGUF's. metadata maps keys to text, an array to "[type x count]", and a
+    whole tokenizer.json to "[json, n bytes]"; a tensor is a tuple of name, type, shape (NumPy's
+    order: rows first) and bytes.
 
     Raises:
         FormatError: of another kind, truncated or damaged; the text says where.
@@ -39,7 +39,10 @@ cdef dict _metadata(kollama_gguf * gguf):
         text = kollama_gguf_key(gguf, i, &length)
         key = text[:length].decode("utf-8", "replace")
         text = kollama_gguf_value(gguf, i, &length)
-        metadata[key] = text[:length].decode("utf-8", "replace")
+        if key == "tokenizer.huggingface.json":
+            metadata[key] = f"[json, {length} bytes]"
+        else:
+            metadata[key] = text[:length].decode("utf-8", "replace")
     return metadata
 
 

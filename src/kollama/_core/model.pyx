@@ -118,7 +118,12 @@ cdef class Model:
         cdef int32_t count = kollama_model_meta_count(self._handle)
         metadata = {}
         for i in range(count):
-            metadata[_meta_text(self._handle, i, True)] = _meta_text(self._handle, i, False)
+            key = _meta_text(self._handle, i, True)
+            if key == "tokenizer.huggingface.json":  # megabytes, and only the tokenizer's business
+                length = kollama_model_meta_value(self._handle, i, NULL, 0)
+                metadata[key] = f"[json, {length} bytes]"
+            else:
+                metadata[key] = _meta_text(self._handle, i, False)
         return metadata
 
     @property
