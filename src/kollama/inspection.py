@@ -157,8 +157,8 @@ def _vocabulary(file: Path) -> VocabularyInfo | None:
         tokenizer = Tokenizer.from_file(file)
     except KollamaError:
         return None
-    korean = [piece for i in range(len(tokenizer))
-              if any("가" <= char <= "힣" for char in (piece := _piece(tokenizer, i)))]
+    pieces = (_piece(tokenizer, token) for token in range(len(tokenizer)))
+    korean = [piece for piece in pieces if any("가" <= char <= "힣" for char in piece)]
     # Long ones tell more than syllables, and a vocabulary's first come from its most frequent words.
     telling = [piece for piece in korean if len(piece.strip("▁ ")) > 1] or korean
     step = max(1, len(telling) // N_SAMPLES)
