@@ -35,6 +35,7 @@ from .errors import (
 from .generate import Generation
 from .inspection import FileInfo, TensorInfo, inspect
 from .llm import LLM
+from .quantization import Quantization, QuantizedTensor, quantize
 from .types import Completion, Device, Timings, Token, Usage
 
 __all__ = [
@@ -58,6 +59,8 @@ __all__ = [
     "ModelLoadError",
     "ModelNotFoundError",
     "OutOfMemoryError",
+    "Quantization",
+    "QuantizedTensor",
     "Sampler",
     "Sequence",
     "StateError",
@@ -72,6 +75,7 @@ __all__ = [
     "devices",
     "inspect",
     "llama_version",
+    "quantize",
 ]
 
 if TYPE_CHECKING:
