@@ -8,6 +8,7 @@
 #include <exception>
 #include <filesystem>
 #include <fstream>
+#include <future>
 #include <mutex>
 #include <thread>
 
@@ -252,12 +253,33 @@ class slab {
 
 // ---- tensors -------------------------------------------------------------------------------------
 
+// The tables of a type, which take the iq1 and iq2 types seconds, once in a process: a stop leaves
+// the thread that makes them to its work. Made ahead, as ggml holds a lock meanwhile that a worker
+// whose assertion failed would keep.
+template <class Poll> void make_tables(ggml_type type, Poll && poll) {
+    const auto make = [type] {
+        guard g;
+        ggml_quantize_init(type);
+    };
+    std::packaged_task<void()> task(make);
+    std::future<void>          made = task.get_future();
+    try {
+        std::thread(std::move(task)).detach();
+    } catch (const std::system_error &) { // no thread to be had
+        return make();
+    }
+    while (made.wait_for(SLICE) != std::future_status::ready) {
+        poll();
+    }
+    made.get();
+}
+
 void convert(const tensor & t, source & in, sink & out, int n_threads, const progress & status) {
     const size_t      row_from = ggml_row_size(t.from, t.ne[0]), row_to = ggml_row_size(t.to, t.ne[0]);
     const int64_t     n_slab = std::min(t.n_rows(), std::max<int64_t>(1, SLAB_FLOATS / t.ne[0]));
     std::vector<char> src(n_slab * row_from), dst(t.from == t.to ? 0 : n_slab * row_to);
     slab              work(t, src.data(), dst.data());
-    ggml_quantize_init(t.to); // takes a lock that a failing worker would keep
+    make_tables(t.to, [&] { status.report(0); });
     for (int64_t row = 0; row < t.n_rows(); row += n_slab) {
         const int64_t n = std::min(n_slab, t.n_rows() - row);
         in.read(t, row * row_from, src.data(), n * row_from);

@@ -489,7 +489,7 @@ def test_without_threads(source: Path, tmp_path: Path) -> None:
 SLOW = """
 import sys, kollama
 print("begun", flush=True)
-kollama.quantize(sys.argv[1], sys.argv[2], "q2_k_s", n_threads=1, imatrix=sys.argv[3])
+kollama.quantize(sys.argv[1], sys.argv[2], sys.argv[4], n_threads=1, imatrix=sys.argv[3])
 """
 
 
@@ -504,9 +504,11 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_signals(number: signal.Signals, large: tuple[Path, Path], tmp_path: Path) -> None:
-    child = run(SLOW, large[0], tmp_path / "out.gguf", large[1])
+@pytest.mark.parametrize(
+    ("number", "kind"),  # iq1_m: in the middle of making its tables, too
+    [(signal.SIGINT, "q2_k_s"), (signal.SIGINT, "iq1_m"), (signal.SIGKILL, "q2_k_s")])
+def test_signals(number: signal.Signals, kind: str, large: tuple[Path, Path], tmp_path: Path) -> None:
+    child = run(SLOW, large[0], tmp_path / "out.gguf", large[1], kind)
     assert child.stdout is not None and child.stdout.readline() == "begun\n"
     deadline = time.monotonic() + 60
     while not any(path.stat().st_size for path in tmp_path.iterdir()) and time.monotonic() < deadline:
