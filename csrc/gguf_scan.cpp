@@ -288,5 +288,6 @@ void kollama_gguf_tensor(const kollama_gguf * gguf, size_t index, kollama_tensor
     info->type          = ggml_type_name(tensor.type);
     info->n_dims        = tensor.n_dims;
     info->n_bytes       = tensor.n_bytes;
+    info->offset        = gguf->data_start + tensor.offset;
     std::copy(tensor.ne, tensor.ne + 4, info->ne);
 }

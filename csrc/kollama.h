@@ -39,6 +39,7 @@ typedef struct kollama_job        kollama_job;
 typedef struct kollama_tokenizer  kollama_tokenizer;
 typedef struct kollama_decoder    kollama_decoder;
 typedef struct kollama_gguf       kollama_gguf;
+typedef struct kollama_quantization kollama_quantization;
 
 typedef enum kollama_status {
     KOLLAMA_OK = 0,
@@ -140,6 +141,7 @@ typedef struct kollama_tensor_info {
     uint32_t     n_dims;
     uint64_t     ne[4];
     uint64_t     n_bytes;
+    uint64_t     offset; // in the file
 } kollama_tensor_info;
 
 KOLLAMA_API void kollama_gguf_tensor(const kollama_gguf * gguf, size_t index, kollama_tensor_info * info);
@@ -151,6 +153,68 @@ KOLLAMA_API kollama_status kollama_row_bytes(const char * type, size_t n_per_row
 // Rows of floats as blocks of a type, as llama_model_quantize makes them without an importance matrix. dst has
 // n_rows times kollama_row_bytes. FORMAT: a value is not finite, or too large. Threads may call it at a time.
 KOLLAMA_API kollama_status kollama_quantize_rows(const char * type, const float * src, size_t n_rows, size_t n_per_row, void * dst);
+
+// ---- quantization --------------------------------------------------------------------------------
+// kollama_runtime_init must have run. One thread at a time works on a handle.
+
+// Names in lower case; NULL beyond the last.
+KOLLAMA_API const char * kollama_quantize_file_type  (size_t index);
+KOLLAMA_API const char * kollama_quantize_tensor_type(size_t index);
+
+typedef struct kollama_tensor_type {
+    const char * name; // of a tensor
+    const char * type;
+} kollama_tensor_type;
+
+typedef struct kollama_importance {
+    const char *  name;   // of a tensor
+    const float * values; // for each column, and each expert: mean square of what it is multiplied with
+    size_t        n_values;
+} kollama_importance;
+
+typedef struct kollama_quantize_params {
+    const char *                type;           // one of kollama_quantize_file_type
+    const char *                output_type;    // of the output matrix; NULL: as type has it
+    const char *                embedding_type; // of the token embeddings; NULL: as type has it
+    const kollama_tensor_type * overrides;      // one for a tensor
+    size_t                      n_overrides;
+    const kollama_importance *  importance;
+    size_t                      n_importance;
+    const char *                importance_file;    // for the metadata; NULL: none
+    const char *                importance_dataset; // likewise
+    int32_t                     importance_chunks;  // likewise; -1: unknown
+    bool                        allow_requantize;
+    bool                        leave_output;
+    bool                        pure;
+} kollama_quantize_params;
+
+typedef struct kollama_quantized_tensor {
+    const char * name;
+    const char * from;          // types
+    const char * to;
+    uint64_t     n_bytes_from;
+    uint64_t     n_bytes_to;
+    bool         needs_importance; // and there is none for it
+} kollama_quantized_tensor;
+
+// A GGUF, or the first part of a split one.
+KOLLAMA_API kollama_status kollama_quantization_open(const char * path, kollama_quantization ** out);
+KOLLAMA_API void           kollama_quantization_free(kollama_quantization * quantization);
+// What becomes of each tensor, and the exact size of the new file. Copies what params points to.
+KOLLAMA_API kollama_status kollama_quantization_plan(kollama_quantization * quantization, const kollama_quantize_params * params);
+
+// The files it is read from; NULL beyond the last.
+KOLLAMA_API const char * kollama_quantization_part(const kollama_quantization * quantization, size_t index);
+KOLLAMA_API size_t   kollama_quantization_n_tensors(const kollama_quantization * quantization);
+KOLLAMA_API void     kollama_quantization_tensor(
+    const kollama_quantization * quantization, size_t index, kollama_quantized_tensor * tensor);
+KOLLAMA_API uint64_t kollama_quantization_size_before(const kollama_quantization * quantization); // of the files, bytes
+KOLLAMA_API uint64_t kollama_quantization_size_after (const kollama_quantization * quantization);
+
+// Does as planned. Blocks; calls progress every 20 ms or sooner, from this thread: 0 stops it (ABORTED).
+KOLLAMA_API kollama_status kollama_quantization_run(
+    kollama_quantization * quantization, const char * path, int32_t n_threads,
+    int (*progress)(float done, void * user), void * user);
 
 // ---- model ---------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "kollama"
 LAYERS = (
     ("errors", "types", "params", "progress", "unicode", "files"),
     ("_core",),
-    ("generate", "chat", "slots", "inspection", "demo", "convert"),
+    ("generate", "chat", "slots", "inspection", "demo", "convert", "imatrix", "quantization"),
     ("llm",),
     ("",),
     ("cli",),

@@ -36,6 +36,7 @@ from .errors import (
 from .generate import Generation
 from .inspection import FileInfo, TensorInfo, VocabularyInfo, inspect
 from .llm import LLM
+from .quantization import Quantization, QuantizedTensor, quantize
 from .types import Completion, Device, Timings, Token, Usage
 
 __all__ = [
@@ -59,6 +60,8 @@ __all__ = [
     "ModelLoadError",
     "ModelNotFoundError",
     "OutOfMemoryError",
+    "Quantization",
+    "QuantizedTensor",
     "Sampler",
     "Sequence",
     "StateError",
@@ -75,6 +78,7 @@ __all__ = [
     "devices",
     "inspect",
     "llama_version",
+    "quantize",
 ]
 
 if TYPE_CHECKING:
