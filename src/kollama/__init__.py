@@ -15,6 +15,8 @@ from ._core.runtime import default_threads, devices, llama_version
 from ._core.sampler import Sampler
 from ._core.sequence import Sequence
 from ._core.tokenizer import Decoder, Tokenizer
+from .chat_format import ChatFormat, Mark, Special
+from .chat_registry import chat_formats, register_chat_format
 from .errors import (
     AbortedError,
     ArgumentError,
@@ -42,6 +44,7 @@ __all__ = [
     "AbortedError",
     "ArgumentError",
     "BusyError",
+    "ChatFormat",
     "ClosedError",
     "Completion",
     "Context",
@@ -54,12 +57,14 @@ __all__ = [
     "FormatError",
     "Generation",
     "KollamaError",
+    "Mark",
     "Model",
     "ModelLoadError",
     "ModelNotFoundError",
     "OutOfMemoryError",
     "Sampler",
     "Sequence",
+    "Special",
     "StateError",
     "TensorInfo",
     "Timings",
@@ -68,10 +73,12 @@ __all__ = [
     "Tokenizer",
     "Usage",
     "WriteError",
+    "chat_formats",
     "default_threads",
     "devices",
     "inspect",
     "llama_version",
+    "register_chat_format",
 ]
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ._core.model import Model
 
-__all__ = ["Message", "render"]
+__all__ = ["Message", "check_messages", "render"]
 
 Message = Mapping[str, Any]
 
@@ -32,7 +32,7 @@ def render(model: Model, messages: Sequence[Message]) -> str:
             f"{model.path} has no chat template: it is a base model, so use generate or complete "
             "with a prompt of your own"
         )
-    _check(messages)
+    check_messages(messages)
     tokenizer = model.tokenizer
     special = {
         "bos_token": "" if tokenizer.bos is None else tokenizer.piece(tokenizer.bos),
@@ -42,7 +42,8 @@ def render(model: Model, messages: Sequence[Message]) -> str:
     return template.render(messages=messages, add_generation_prompt=True, **special)
 
 
-def _check(messages: Sequence[Message]) -> None:
+def check_messages(messages: Sequence[Message]) -> None:
+    """Raises where these are not mappings with a role and a content."""
     if isinstance(messages, (str, bytes, Mapping)):
         raise TypeError('messages must be a list such as [{"role": "user", "content": "안녕"}]')
     if not messages:
