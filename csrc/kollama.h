@@ -118,13 +118,14 @@ KOLLAMA_API int32_t kollama_default_threads(void);
 
 KOLLAMA_API void kollama_free(void * memory); // what an out parameter handed over
 
-// ---- GGUF header ---------------------------------------------------------------------------------
+// ---- header of a model file ----------------------------------------------------------------------
 
-// Reads the header of a GGUF file with every length checked against the file's size. Split files:
-// the part's own header.
+// Reads the header of a GGUF file with every length checked against the file's size, or that of a
+// legacy GGML file as the GGUF that it would be. Split files: the part's own header.
 KOLLAMA_API kollama_status kollama_gguf_open(const char * path, kollama_gguf ** out);
 KOLLAMA_API void           kollama_gguf_free(kollama_gguf * gguf);
 
+KOLLAMA_API const char * kollama_gguf_format   (const kollama_gguf * gguf); // "gguf", "ggjt v3" ...
 KOLLAMA_API uint32_t     kollama_gguf_version  (const kollama_gguf * gguf);
 KOLLAMA_API size_t       kollama_gguf_n_kv     (const kollama_gguf * gguf);
 KOLLAMA_API const char * kollama_gguf_key      (const kollama_gguf * gguf, size_t index, size_t * length);
@@ -158,6 +159,7 @@ typedef struct kollama_model_params {
     kollama_load_mode load_mode;
     bool              mlock;
     bool              vocab_only;
+    float             rms_norm_eps; // of a legacy file, which does not have it; <= 0: Llama-2's 1e-5
     const char *      tokenizer;    // path of a tokenizer.json that replaces the file's rules, or NULL
     kollama_progress  progress;
     void *            progress_user;
@@ -172,6 +174,7 @@ KOLLAMA_API kollama_status kollama_model_free(kollama_model * model);
 KOLLAMA_API void kollama_model_pin  (kollama_model * model);
 KOLLAMA_API void kollama_model_unpin(kollama_model * model);
 
+KOLLAMA_API const char * kollama_model_format (const kollama_model * model); // "gguf", "ggjt v3" ...
 KOLLAMA_API int32_t  kollama_model_n_vocab    (const kollama_model * model);
 KOLLAMA_API int32_t  kollama_model_n_ctx_train(const kollama_model * model);
 KOLLAMA_API int32_t  kollama_model_n_embd     (const kollama_model * model);
@@ -185,6 +188,18 @@ KOLLAMA_API int32_t  kollama_model_meta_count (const kollama_model * model);
 KOLLAMA_API int32_t  kollama_model_meta_key   (const kollama_model * model, int32_t index, char * buf, size_t size);
 KOLLAMA_API int32_t  kollama_model_meta_value (const kollama_model * model, int32_t index, char * buf, size_t size);
 KOLLAMA_API const char * kollama_model_chat_template(const kollama_model * model); // NULL: none
+
+// ---- conversion ----------------------------------------------------------------------------------
+
+typedef struct kollama_convert_params {
+    float            rms_norm_eps; // <= 0: Llama-2's 1e-5
+    const char *     tokenizer;    // path of a tokenizer.json to keep in the result, or NULL
+    kollama_progress progress;
+    void *           progress_user;
+} kollama_convert_params;
+
+// Writes a legacy GGML file as a GGUF, in constant memory. What is at out is overwritten.
+KOLLAMA_API kollama_status kollama_convert_legacy(const char * path, const char * out, const kollama_convert_params * params);
 
 // ---- tokenizer -----------------------------------------------------------------------------------
 // Immutable; callable from any thread.

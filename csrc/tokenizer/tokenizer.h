@@ -6,11 +6,13 @@
 #include "tokenizer/encoder.h"
 
 #include <functional>
-#include <iosfwd>
 #include <memory>
 #include <mutex>
 
 namespace kollama {
+
+class byte_source;
+struct legacy_vocabulary;
 
 class tokenizer {
   public:
@@ -49,7 +51,8 @@ std::shared_ptr<tokenizer> read_tokenizer(const std::string & path);
 
 // The kinds that need no llama.cpp. What they throw does not name the file.
 void read_json(std::string_view text, tokenizer & out);
-void read_legacy(std::istream & in, uint64_t size, tokenizer & out);
+void read_legacy(const byte_source & source, tokenizer & out);
+void take_legacy_vocabulary(legacy_vocabulary && from, tokenizer & out);
 
 // Throws KOLLAMA_ERROR_FORMAT with the first difference unless both have the same pieces at the same ids.
 void check_same_pieces(const vocabulary & file, const vocabulary & other);

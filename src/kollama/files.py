@@ -14,7 +14,9 @@ __all__ = ["cache_folder", "new_file"]
 
 
 @contextlib.contextmanager
-def new_file(path: str | os.PathLike[str], *, source: str | os.PathLike[str] | None = None) -> Iterator[Path]:
+def new_file(
+    path: str | os.PathLike[str], *, source: str | os.PathLike[str] | None = None
+) -> Iterator[Path]:
     """A temporary path beside `path` to write to; it gets that name when the block ends.
 
     Whatever is raised in the block removes the temporary file; a process that is killed leaves at

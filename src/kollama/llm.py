@@ -40,7 +40,7 @@ class LLM:
         n_ctx: tokens of prompt and answer together, for each request.
         n_parallel: requests that can run at a time; they are computed together.
         chat_format: what `chat` takes for its format where none is given.
-        n_gpu_layers, mmap, mlock, tokenizer, progress: see Model.
+        n_gpu_layers, mmap, mlock, rms_norm_eps, tokenizer, progress: see Model.
         n_batch, n_threads, type_k, type_v, flash_attn, swa_full: see Context.
 
     Usable from any thread. A request that finds all n_parallel places taken waits for one.
@@ -63,6 +63,7 @@ class LLM:
         n_gpu_layers: int | Literal["auto"] = 0,
         mmap: bool | Literal["auto"] = "auto",
         mlock: bool = False,
+        rms_norm_eps: float | None = None,
         tokenizer: _Path | None = None,
         progress: Callable[[float], bool | None] | Literal[True] | None = None,
     ) -> None:
@@ -78,7 +79,7 @@ class LLM:
             model
             if isinstance(model, Model)
             else Model(model, n_gpu_layers=n_gpu_layers, mmap=mmap, mlock=mlock,
-                       tokenizer=tokenizer, progress=progress)
+                       rms_norm_eps=rms_norm_eps, tokenizer=tokenizer, progress=progress)
         )
         try:
             self._context = Context(

@@ -80,6 +80,7 @@ cdef extern from "kollama.h" nogil:
     void kollama_free(void * memory)
     kollama_status kollama_gguf_open(const char * path, kollama_gguf ** out)
     void kollama_gguf_free(kollama_gguf * gguf)
+    const char * kollama_gguf_format(const kollama_gguf * gguf)
     uint32_t kollama_gguf_version(const kollama_gguf * gguf)
     size_t kollama_gguf_n_kv(const kollama_gguf * gguf)
     const char * kollama_gguf_key(const kollama_gguf * gguf, size_t index, size_t * length)
@@ -107,6 +108,7 @@ cdef extern from "kollama.h" nogil:
         kollama_load_mode load_mode
         bint mlock
         bint vocab_only
+        float rms_norm_eps
         const char * tokenizer
         kollama_progress progress
         void * progress_user
@@ -116,6 +118,7 @@ cdef extern from "kollama.h" nogil:
     kollama_status kollama_model_free(kollama_model * model)
     void kollama_model_pin(kollama_model * model)
     void kollama_model_unpin(kollama_model * model)
+    const char * kollama_model_format(const kollama_model * model)
     int32_t kollama_model_n_vocab(const kollama_model * model)
     int32_t kollama_model_n_ctx_train(const kollama_model * model)
     int32_t kollama_model_n_embd(const kollama_model * model)
@@ -130,6 +133,14 @@ cdef extern from "kollama.h" nogil:
     int32_t kollama_model_meta_value(
         const kollama_model * model, int32_t index, char * buf, size_t size)
     const char * kollama_model_chat_template(const kollama_model * model)
+
+    ctypedef struct kollama_convert_params:
+        float rms_norm_eps
+        const char * tokenizer
+        kollama_progress progress
+        void * progress_user
+    kollama_status kollama_convert_legacy(
+        const char * path, const char * out, const kollama_convert_params * params)
     kollama_status kollama_tokenizer_load(const char * path, kollama_tokenizer ** out)
     kollama_status kollama_model_tokenizer(
         const kollama_model * model, kollama_tokenizer ** out)
