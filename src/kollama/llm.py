@@ -205,7 +205,8 @@ class LLM:
         """
         chosen = format_for(self.model, self.chat_format if format is None else format)
         if chosen is None:
-            prompt = self._chat_ids(chat_templates.render(self.model, messages))
+            text = chat_templates.render(self.model, messages)
+            prompt = chat_templates.encode_rendered(self.tokenizer, text)
             stops = stop_strings(stop)
         else:
             prompt = chosen.encode(messages, self.tokenizer)
@@ -261,14 +262,6 @@ class LLM:
             ids = token_ids(prompt)
         if ids.size == 0:
             raise ArgumentError("the prompt is empty, and the model has no bos to begin with")
-        return ids
-
-    def _chat_ids(self, text: str) -> NDArray[np.int32]:
-        """Special tokens in the text are parsed; bos is added only where the template did not."""
-        tokenizer = self.tokenizer
-        ids = tokenizer.encode(text, parse_special=True)
-        if tokenizer.add_bos and (len(ids) == 0 or ids[0] != tokenizer.bos):
-            ids = tokenizer.encode(text, parse_special=True, add_bos=True)
         return ids
 
     def close(self) -> None:
