@@ -15,6 +15,8 @@ from ._core.runtime import default_threads, devices, llama_version
 from ._core.sampler import Sampler
 from ._core.sequence import Sequence
 from ._core.tokenizer import Decoder, Tokenizer
+from .chat_format import ChatFormat, Mark, Special
+from .chat_registry import chat_formats, register_chat_format
 from .convert import convert
 from .errors import (
     AbortedError,
@@ -44,6 +46,7 @@ __all__ = [
     "AbortedError",
     "ArgumentError",
     "BusyError",
+    "ChatFormat",
     "ClosedError",
     "Completion",
     "Context",
@@ -56,6 +59,7 @@ __all__ = [
     "FormatError",
     "Generation",
     "KollamaError",
+    "Mark",
     "Model",
     "ModelLoadError",
     "ModelNotFoundError",
@@ -64,6 +68,7 @@ __all__ = [
     "QuantizedTensor",
     "Sampler",
     "Sequence",
+    "Special",
     "StateError",
     "TensorInfo",
     "Timings",
@@ -73,12 +78,14 @@ __all__ = [
     "Usage",
     "VocabularyInfo",
     "WriteError",
+    "chat_formats",
     "convert",
     "default_threads",
     "devices",
     "inspect",
     "llama_version",
     "quantize",
+    "register_chat_format",
 ]
 
 if TYPE_CHECKING:
