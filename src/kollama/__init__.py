@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from . import samplers
 from ._core.context import Context
 from ._core.model import Model
 from ._core.runtime import default_threads, devices, llama_version
@@ -72,6 +73,7 @@ __all__ = [
     "devices",
     "inspect",
     "llama_version",
+    "samplers",
 ]
 
 if TYPE_CHECKING:
