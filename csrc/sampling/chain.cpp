@@ -47,7 +47,8 @@ chain::chain(const chain & other) :
     bound_(other.bound_),
     stream_(other.stream_),
     start_(other.start_),
-    begun_(other.begun_) {
+    begun_(other.begun_),
+    clean_(other.clean_) {
     for (const auto & link : other.links_) {
         links_.push_back(link->clone());
     }
@@ -84,21 +85,22 @@ bool chain::needs_tokens() const {
 // Brings the links to where the stream is. What they accepted is mostly what is there; where it is
 // not (a token was replaced, the sequence rewound), they go over the stream again.
 void chain::follow(const std::vector<int32_t> & tokens) {
-    if (begun_ && tokens == stream_) {
+    if (begun_ && clean_ && tokens == stream_) {
         return;
     }
     const auto   starts_with = [&](const std::vector<int32_t> & head, size_t n) {
         return tokens.size() >= n && std::equal(head.begin(), head.begin() + n, tokens.begin());
     };
     const bool same      = begun_ && starts_with(stream_, start_);
-    const bool continues = same && starts_with(stream_, stream_.size());
+    const bool continues = same && clean_ && starts_with(stream_, stream_.size());
     const size_t n_known = continues ? stream_.size() : same ? start_ : tokens.size();
-    begun_ = false; // until all of it is accepted
+    begun_ = true;
+    clean_ = false;
     if (!continues) {
-        start_ = n_known;
-        const std::vector<int32_t> head(tokens.begin(), tokens.begin() + n_known);
+        start_  = n_known;
+        stream_.assign(tokens.begin(), tokens.begin() + n_known);
         for (auto & link : links_) {
-            link->begin(head);
+            link->begin(stream_);
         }
     }
     for (size_t i = n_known; i < tokens.size(); i++) {
@@ -109,7 +111,7 @@ void chain::follow(const std::vector<int32_t> & tokens) {
         }
     }
     stream_ = tokens;
-    begun_  = true;
+    clean_  = true;
 }
 
 int32_t chain::run(const float * logits, size_t n_vocab, const std::vector<int32_t> & tokens, std::mt19937 & rng, bool with_masks) {
@@ -150,14 +152,14 @@ int32_t chain::choose(const float * logits, size_t n_vocab, const std::vector<in
     if (std::any_of(links_.begin(), links_.end(), refused)) {
         id = run(logits, n_vocab, tokens, rng, true);
     }
-    begun_ = begun_ && !needs_tokens(); // until all of them have accepted it
+    clean_ = false;
     for (auto & link : links_) {
         link->accept(id);
     }
     if (needs_tokens()) {
         stream_.push_back(id);
-        begun_ = true;
     }
+    clean_ = true;
     return id;
 }
 

@@ -86,6 +86,7 @@ class chain {
     std::vector<int32_t>               stream_;    // what the links have seen
     size_t                             start_  = 0;     // tokens of it that were not generated
     bool                               begun_  = false;
+    bool                               clean_  = false; // all links have accepted all of it
     std::vector<llama_token_data>      storage_;
 };
 

@@ -10,6 +10,7 @@
 namespace kollama {
 namespace {
 
+constexpr llama_token NO_TOKEN = -2; // -1 is adaptive-p's "none pending", and it asserts on that
 constexpr size_t INFILL_CANDIDATES = 4096; // it compares each with each
 
 struct sampler_free {
@@ -80,11 +81,44 @@ class native_link : public link {
         return copy;
     }
 
-  private:
+  protected:
     const traits traits_;
     const make   make_;
     sampler_ptr  sampler_;
     int32_t      window_ = 0;
+};
+
+// llama.cpp's clone of it begins its random numbers anew: they are drawn again up to where they were.
+class adaptive_link : public native_link {
+  public:
+    adaptive_link(const traits & traits, make make) : native_link("adaptive_p", traits, std::move(make)) {}
+
+    void bind(const kollama_model & model) override {
+        n_drawn_ = 0;
+        native_link::bind(model);
+    }
+
+    void apply(step & s) override {
+        native_link::apply(s);
+        n_drawn_ += s.cur.size > 1 ? 1 : 0; // one candidate is taken without a draw
+    }
+
+    std::unique_ptr<link> clone() const override {
+        auto copy = std::make_unique<adaptive_link>(traits_, make_);
+        if (sampler_) {
+            copy->sampler_.reset(llama_sampler_clone(sampler_.get()));
+            for (copy->n_drawn_ = 0; copy->n_drawn_ < n_drawn_; copy->n_drawn_++) {
+                llama_token_data       two[2] = { { 0, 0, 0 }, { 1, 0, 0 } };
+                llama_token_data_array array  = { two, 2, -1, false };
+                llama_sampler_apply(copy->sampler_.get(), &array);
+            }
+            llama_sampler_accept(copy->sampler_.get(), NO_TOKEN); // none of these was chosen
+        }
+        return copy;
+    }
+
+  private:
+    size_t n_drawn_ = 0;
 };
 
 // A draw with probability proportional to exp(logit).
@@ -213,7 +247,10 @@ std::unique_ptr<link> make_native(kollama_link_kind kind, const double * values,
                 return llama_sampler_init_mirostat(llama_vocab_n_tokens(model.vocab), seed, a, b, 100);
             });
         case KOLLAMA_LINK_MIROSTAT_V2: return native("mirostat", chooser, [=] { return llama_sampler_init_mirostat_v2(seed, a, b); });
-        case KOLLAMA_LINK_ADAPTIVE_P: return native("adaptive_p", chooser, [=] { return llama_sampler_init_adaptive_p(a, b, seed); });
+        case KOLLAMA_LINK_ADAPTIVE_P:
+            return std::make_unique<adaptive_link>(chooser, [=](const kollama_model &, int32_t) {
+                return llama_sampler_init_adaptive_p(a, b, seed);
+            });
         case KOLLAMA_LINK_INFILL: return std::make_unique<infill_link>();
         case KOLLAMA_LINK_DRAW: return std::make_unique<draw_link>();
     }
