@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from . import samplers
 from ._core.context import Context
 from ._core.model import Model
 from ._core.runtime import default_threads, devices, llama_version
@@ -86,6 +87,7 @@ __all__ = [
     "llama_version",
     "quantize",
     "register_chat_format",
+    "samplers",
 ]
 
 if TYPE_CHECKING:

@@ -16,8 +16,9 @@ from ._core.sampler import Sampler
 from ._core.tokenizer import Tokenizer
 from .chat_registry import FormatLike, find_format, format_for
 from .errors import ArgumentError, ContextFullError
-from .generate import Generation, Sampling, stop_strings
+from .generate import Generation, stop_strings
 from .params import INT32_MAX, boolean, integer
+from .sampling import Sampling
 from .slots import Slots
 from .types import Completion
 
@@ -117,6 +118,7 @@ class LLM:
         stop: _Stop = None,
         ignore_eos: bool = False,
         sampler: Sampler | None = None,
+        logprobs: int | None = None,
         **sampling: Unpack[Sampling],
     ) -> Generation:
         """A stream of the tokens that follow a prompt.
@@ -127,8 +129,8 @@ class LLM:
             max_tokens: at least 1; None: until an end token, or the context is full.
             stop: text or texts that end the generation; none of it is given out.
             ignore_eos: never choose a token that ends the generation.
-            sampler: a Sampler; else one is made of the keywords temperature, top_k, top_p, min_p
-                and seed, with llama.cpp's defaults.
+            sampler: a Sampler; else one is made of the keywords, which are Sampler's.
+            logprobs: give the k most likely tokens with each, as Token.top_logprobs.
 
         Raises:
             ContextFullError: the prompt does not fit into n_ctx.
@@ -136,19 +138,19 @@ class LLM:
             ArgumentError: a value out of range.
         """
         return self._generation(self._prompt_ids(prompt), max_tokens, stop, ignore_eos, sampler,
-                                sampling)
+                                logprobs, sampling)
 
     @overload
     def complete(
         self, prompt: str | bytes | list[int] | NDArray[np.integer], *,
         max_tokens: int | None = 256, stop: _Stop = None, ignore_eos: bool = False,
-        sampler: Sampler | None = None, **sampling: Unpack[Sampling],
+        sampler: Sampler | None = None, logprobs: int | None = None, **sampling: Unpack[Sampling],
     ) -> Completion: ...
     @overload
     def complete(
         self, prompt: list[str] | list[bytes] | list[list[int]] | list[NDArray[np.integer]], *,
         max_tokens: int | None = 256, stop: _Stop = None, ignore_eos: bool = False,
-        sampler: Sampler | None = None, **sampling: Unpack[Sampling],
+        sampler: Sampler | None = None, logprobs: int | None = None, **sampling: Unpack[Sampling],
     ) -> list[Completion]: ...
     def complete(
         self,
@@ -158,6 +160,7 @@ class LLM:
         stop: _Stop = None,
         ignore_eos: bool = False,
         sampler: Sampler | None = None,
+        logprobs: int | None = None,
         **sampling: Unpack[Sampling],
     ) -> Completion | list[Completion]:
         """What follows a prompt, whole. A list of prompts gives a list, computed together.
@@ -167,13 +170,14 @@ class LLM:
         several = isinstance(prompt, list) and prompt and hasattr(prompt[0], "__len__")
         if not several:
             generation = self._generation(self._prompt_ids(prompt), max_tokens, stop, ignore_eos,
-                                          sampler, sampling)
+                                          sampler, logprobs, sampling)
             with generation:
                 return generation.finish()
         if sampler is not None:
             raise ArgumentError("a sampler serves one stream at a time: pass its keywords instead")
         requests = [
-            self._generation(self._prompt_ids(text), max_tokens, stop, ignore_eos, None, sampling)
+            self._generation(self._prompt_ids(text), max_tokens, stop, ignore_eos, None,
+                             logprobs, sampling)
             for text in cast("list[_Prompt]", prompt)
         ]
         return self._run_together(requests)
@@ -187,6 +191,7 @@ class LLM:
         stop: _Stop = None,
         ignore_eos: bool = False,
         sampler: Sampler | None = None,
+        logprobs: int | None = None,
         **sampling: Unpack[Sampling],
     ) -> Generation:
         """A stream of the answer to a conversation.
@@ -211,7 +216,8 @@ class LLM:
         else:
             prompt = chosen.encode(messages, self.tokenizer)
             stops = [*stop_strings(stop), *stop_strings(chosen.stop)]
-        return self._generation(prompt, max_tokens, stops, ignore_eos, sampler, sampling)
+        return self._generation(prompt, max_tokens, stops, ignore_eos, sampler, logprobs,
+                                sampling)
 
     def _generation(
         self,
@@ -220,6 +226,7 @@ class LLM:
         stop: _Stop,
         ignore_eos: bool,
         sampler: Sampler | None,
+        logprobs: int | None,
         sampling: Sampling,
     ) -> Generation:
         if not isinstance(sampler, (Sampler, NoneType)):
@@ -238,6 +245,7 @@ class LLM:
             max_tokens=room,
             stop=stop_strings(stop),
             ignore_eos=boolean("ignore_eos", ignore_eos),
+            logprobs=0 if logprobs is None else integer("logprobs", logprobs, 0),
         )
 
     def _run_together(self, requests: list[Generation]) -> list[Completion]:
