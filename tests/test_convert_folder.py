@@ -410,6 +410,64 @@ def test_another_tokenizer_json(tmp_path: Path) -> None:
         assert model.tokenizer.encode("안녕").tolist() == Tokenizer.from_file(moved).encode("안녕").tolist()
 
 
+# ---- byte-level BPE ------------------------------------------------------------------------------
+
+
+def byte_level() -> tj.Json:
+    """A small tokenizer.json of Llama 3's kind, learnt by `tokenizers`."""
+    tokenizers = pytest.importorskip("tokenizers", reason="the reference for tokenizer.json")
+    pre = tokenizers.pre_tokenizers
+    made = tokenizers.Tokenizer(tokenizers.models.BPE(ignore_merges=True))
+    made.pre_tokenizer = pre.Sequence([pre.Split(tokenizers.Regex(importlib.import_module("kollama.convert.byte_level").CUTS), "isolated"),
+                                       pre.ByteLevel(add_prefix_space=False, use_regex=False)])
+    made.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=700, show_progress=False, initial_alphabet=pre.ByteLevel.alphabet())
+    made.train_from_iterator(tj.SENTENCES.splitlines(), trainer)
+    made.add_special_tokens(["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"])
+    made.add_tokens(["[칸]"])
+    made.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", made.token_to_id("<|begin_of_text|>"))])
+    data: tj.Json = json.loads(made.to_str())
+    return data
+
+
+def test_byte_level_bpe_of_llama_3(tmp_path: Path) -> None:
+    data = byte_level()
+    tokenizers = pytest.importorskip("tokenizers", reason="the reference for tokenizer.json")
+    reference = tokenizers.Tokenizer.from_str(json.dumps(data))
+    n = reference.get_vocab_size()
+    folder = hf_folder.llama(tokenizer=data, n_vocab=n + 2, num_hidden_layers=1)
+    folder.files["tokenizer_config.json"] = {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>"}
+    convert(folder.write(tmp_path / "hf"), tmp_path / "out.gguf")
+    with kollama.Model(tmp_path / "out.gguf") as model:
+        tok = model.tokenizer
+        assert (tok.bos, tok.eos, tok.add_bos) == (n - 4, n - 3, True)
+        assert tok.is_eog(n - 2) and tok.piece(n) == f"[PAD{n}]"
+        for text in [*TEXTS, "I'll 12345 가나다라  ", "<|eot_id|>[칸]가"]:
+            for special in (False, True):
+                reference.encode_special_tokens = not special
+                ids = tok.encode(text, parse_special=special).tolist()
+                assert ids == reference.encode(text, add_special_tokens=False).ids, text
+
+
+@pytest.mark.parametrize("change", [
+    lambda d: d["model"].update(ignore_merges=False),
+    lambda d: d.update(normalizer={"type": "NFC"}),
+    lambda d: d["pre_tokenizer"]["pretokenizers"][0].update(pattern={"Regex": "x"}),
+    lambda d: d["pre_tokenizer"].update(pretokenizers=[]),
+    lambda d: d["model"]["merges"].append(["a"]),
+    lambda d: d["model"]["merges"].append(3),
+    lambda d: d["model"].update(vocab={"a": 10**9}),
+    lambda d: d["model"].update(vocab={"a": "b"}),
+])
+def test_byte_level_bpe_that_is_not(change: Callable[[tj.Json], object], tmp_path: Path) -> None:
+    data = byte_level()
+    change(data)
+    folder = hf_folder.llama(tokenizer=data, n_vocab=704, num_hidden_layers=1).write(tmp_path / "hf")
+    with pytest.raises(FormatError, match=r"tokenizer\.json: .*(Llama 3|damaged)"):
+        convert(folder, tmp_path / "out.gguf")
+
+
 # ---- tokenizer.model -----------------------------------------------------------------------------
 
 
@@ -451,6 +509,7 @@ def test_added_tokens(tmp_path: Path) -> None:
     assert pieces[n:] == ["▁대한민국", "▁안녕하세요", "뷁", "<|끝|>", "[질문 칸]", "<pad>", f"[PAD{n + 6}]", f"[PAD{n + 7}]"]
     assert types[n:] == [*[kinds.NORMAL] * 3, kinds.CONTROL, kinds.USER_DEFINED, kinds.CONTROL, *[kinds.UNUSED] * 2]
     assert scores[n:n + 6] == [-float(i - 259) for i in range(n, n + 6)]
+    assert key(tmp_path / "out.gguf", "kollama.tokenizer.first_added") == n  # whatever their scores, they merge last
     with kollama.Model(tmp_path / "out.gguf") as model:
         tok = model.tokenizer
         assert [tok.piece(i) for i in tok.encode("대한민국 뷁[질문 칸]")] == ["▁대한민국", "▁", "뷁", "[질문 칸]"]
@@ -549,7 +608,8 @@ REFUSED: list[tuple[str, Callable[[hf_folder.Folder], object], str]] = [
     ("fewer embeddings", config(vocab_size=888), "vocab_size|model.embed_tokens.weight"),
     ("more pieces than embeddings", tokenizer(lambda d: d["added_tokens"].append(tj.added(889, "<pad>"))), "890 pieces, more than the model's 889"),
     ("a tokenizer of another kind", tokenizer(lambda d: d["model"].update(type="Unigram")), "'Unigram'"),
-    ("byte-level BPE", tokenizer(lambda d: d.update(decoder={"type": "ByteLevel"})), "byte-level BPE"),
+    ("byte-level BPE", tokenizer(lambda d: d.update(decoder={"type": "ByteLevel"})), "byte-level BPE, but does not cut text as Llama 3"),
+    ("a tokenizer that is no JSON", lambda folder: folder.files.update({"tokenizer.json": b"{"}), "is not JSON"),
 ]
 
 

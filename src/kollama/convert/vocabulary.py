@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FormatError, ModelNotFoundError
-from .json_files import read_optional
+from ..params import check_file
+from .byte_level import ByteLevel, is_byte_level, read_byte_level
+from .json_files import read_object, read_optional
 from .sentencepiece_model import read_model
 from .tokenizer_json import read_tokenizer_json
 
@@ -24,7 +26,7 @@ class Vocabulary:
     """Pieces in the order of their ids, with their scores and GGUF's types.
 
     `json` is the text of a tokenizer.json that has the rules. `ids` and `flags` are by GGUF's keys:
-    "bos_token_id", "add_bos_token" ...
+    "bos_token_id", "add_bos_token" ... Pieces from the id `first_added` on merge after all others.
     """
 
     pieces: list[str]
@@ -33,6 +35,8 @@ class Vocabulary:
     flags: dict[str, bool]
     ids: dict[str, int] = field(default_factory=dict)
     json: str | None = None
+    merges: list[str] | None = None  # of byte-level BPE, which has no scores
+    first_added: int | None = None
     chat_template: str | None = None
 
 
@@ -55,8 +59,11 @@ def read_vocabulary(folder: Path, n_vocab: int, config: dict[str, Any],
         raise ModelNotFoundError(f"{folder}: there is no tokenizer.json and no tokenizer.model")
     settings = read_optional(folder / "tokenizer_config.json")
     named = read_optional(folder / "special_tokens_map.json")
+    check_file(str(path), "tokenizer")
     if path.suffix == ".model":
         vocabulary = _from_model(path, folder, settings, named)
+    elif is_byte_level(content := read_object(path)):
+        vocabulary = _from_byte_level(read_byte_level(path, content), content, settings)
     else:
         vocabulary = _from_json(path, settings)
     if len(vocabulary.pieces) > n_vocab:
@@ -92,6 +99,28 @@ def _from_json(path: Path, settings: dict[str, Any]) -> Vocabulary:
     bare = settings.get("tokenizer_class") == "PreTrainedTokenizerFast"
     vocabulary.flags = _flags(settings, read.adds_bos or not bare, read.adds_space)
     return vocabulary
+
+
+def _from_byte_level(read: ByteLevel, content: dict[str, Any],
+                     settings: dict[str, Any]) -> Vocabulary:
+    vocabulary = Vocabulary([], [], [], {}, merges=read.merges)
+    for i, piece in enumerate(read.pieces):
+        if piece is None:
+            _add_unused(vocabulary, i)
+        else:
+            vocabulary.pieces.append(piece)
+            vocabulary.scores.append(0.0)
+            vocabulary.types.append(read.types[i])
+    vocabulary.flags = _flags(settings, _begins_with_special(content.get("post_processor")), False)
+    return vocabulary
+
+
+def _begins_with_special(processor: Any) -> bool:
+    """Whether the template that is put around a text begins with a special token."""
+    parts = processor.get("processors") or [processor] if isinstance(processor, dict) else ()
+    templates = [part.get("single") for part in parts if isinstance(part, dict)]
+    return any(isinstance(template, list) and template and "SpecialToken" in template[0]
+               for template in templates)
 
 
 def _flags(settings: dict[str, Any], add_bos: bool, add_space: bool) -> dict[str, bool]:
@@ -130,6 +159,8 @@ def _from_model(path: Path, folder: Path, settings: dict[str, Any],
         vocabulary.pieces.append(text.replace(MARK, " ") if kind == USER_DEFINED else text)
         vocabulary.scores.append(-float(i - FIRST_PIECE))
         vocabulary.types.append(kind)
+        if kind == NORMAL:
+            vocabulary.first_added = n_base
     return vocabulary
 
 
