@@ -722,6 +722,45 @@ def test_values_that_a_type_cannot_hold(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hf", "out.gguf"]
 
 
+def values_of(data: Any) -> list[tuple[Any, Any]]:
+    """(container, key) of every value in it."""
+    inside = list(data.items()) if isinstance(data, dict) else list(enumerate(data)) if isinstance(data, list) else []
+    return [(data, key) for key, _ in inside] + [pair for _, value in inside for pair in values_of(value)]
+
+
+@pytest.mark.parametrize("with_json", [True, False])
+def test_files_with_anything_in_them(with_json: bool, tmp_path: Path) -> None:
+    """Whatever stands in a JSON file of the folder, it is converted, or refused with a KollamaError."""
+    settings = {"bos_token": {"content": "<s>"}, "eos_token": "</s>", "add_bos_token": True, "chat_template": [{"name": "default", "template": "x"}],
+                "additional_special_tokens": ["<s>"], "added_tokens_decoder": {"1": {"content": "<s>", "special": True}}}
+    n = len(tiny.vocabulary()[0])
+    if with_json:
+        folder = hf_folder.llama(num_hidden_layers=1, hidden_size=32, tokenizer=tj.mini(), rope_scaling=LLAMA3).write(tmp_path / "hf", shards=2)
+    else:
+        folder = sentencepiece_folder(tmp_path / "hf", added={"가나다": n}, n_vocab=n + 1)
+    for name, content in (("tokenizer_config.json", settings), ("special_tokens_map.json", {"eos_token": {"content": "</s>"}}),
+                          ("generation_config.json", {"eos_token_id": [2, 3], "bos_token_id": 1})):
+        (folder / name).write_text(json.dumps(content))
+    convert(folder, tmp_path / "out.gguf")
+    random = np.random.default_rng(1)
+    others = [None, True, -1, 0, 2, 10**30, 1e400, "", "x", "</s>", "\ud800", [], [[]], {}, {"content": 3}, ["a", None]]
+    n_refused = 0
+    for path in sorted(folder.glob("*.json")):
+        good = path.read_text()
+        for _ in range(25):
+            data = json.loads(good)
+            place, at = (places := values_of(data))[random.integers(len(places))]
+            place[at] = others[random.integers(len(others))]
+            path.write_text(json.dumps(data))
+            try:
+                convert(folder, tmp_path / "out.gguf")
+            except kollama.KollamaError:
+                n_refused += 1
+        path.write_text(good)
+    assert n_refused > 20
+    convert(folder, tmp_path / "out.gguf")
+
+
 # ---- arguments, progress, and ends in the middle -------------------------------------------------
 
 

@@ -1,7 +1,7 @@
 """Llama 3's tokenizer.json: byte-level BPE, for which a GGUF has merges and llama.cpp the rules.
 
-llama.cpp knows how to cut text by the name of a model, not by the file's expression: only the one of
-Llama 3 is taken, whose name is "llama-bpe".
+llama.cpp knows how to cut text by the name of a model, not by the file's expression: only the one
+of Llama 3 is taken, whose name is "llama-bpe".
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ def _is_llama_3(content: dict[str, Any]) -> bool:
     if not isinstance(model, dict) or not isinstance(cutter, dict) or content.get("normalizer"):
         return False
     parts = cutter.get("pretokenizers")
-    if not isinstance(parts, list) or len(parts) != 2 or not all(isinstance(p, dict) for p in parts):
+    parts = [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+    if len(parts) != 2:
         return False
     split, level = parts
     return bool(

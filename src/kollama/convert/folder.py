@@ -53,7 +53,7 @@ def convert_folder(
         writer = gguf.GGUFWriter(scratch, "llama")
         with contextlib.closing(writer):
             writer.add_type("model")
-            writer.add_name(folder.resolve().name)
+            writer.add_name(os.fsencode(folder.resolve().name).decode("utf-8", "replace"))
             writer.add_file_type(FILE_TYPES[wanted])
             writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
             _add_parameters(writer, gguf, config)

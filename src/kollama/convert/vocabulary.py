@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import FormatError, ModelNotFoundError
 from ..params import check_file
 from .byte_level import ByteLevel, is_byte_level, read_byte_level
-from .json_files import read_object, read_optional
+from .json_files import list_of, object_of, read_object, read_optional
 from .sentencepiece_model import read_model
 from .tokenizer_json import read_tokenizer_json
 
@@ -139,7 +139,7 @@ def _from_model(path: Path, folder: Path, settings: dict[str, Any],
     special = {_content(value) for source in (settings, named) for key, value in source.items()
                if key.endswith("_token")}
     special |= {_content(value) for source in (settings, named)
-                for value in source.get("additional_special_tokens") or ()}
+                for value in list_of(folder, source, "additional_special_tokens")}
     n_base = len(model.pieces)
     known = set(model.pieces) | {text for text, _ in added.values()}
     for i in sorted(added):
@@ -175,14 +175,15 @@ def _added_tokens(folder: Path, settings: dict[str, Any]) -> dict[int, tuple[str
     path = folder / "added_tokens.json"
     added: dict[int, tuple[str, bool]] = {}
     for text, i in read_optional(path).items():
-        if not isinstance(i, int) or i < 0 or i in added:
+        if type(i) is not int or i < 0 or i in added:
             raise FormatError(f"{path}: the id {i!r} of {text!r} is none, or another token's too")
         added[i] = (text, False)
-    for key, entry in (settings.get("added_tokens_decoder") or {}).items():
-        found = _content(entry)
-        if not str(key).isdecimal() or found is None:
-            raise FormatError(f"{folder / 'tokenizer_config.json'}: added_tokens_decoder has the "
-                              f"entry {key!r}, which is no token")
+    path = folder / "tokenizer_config.json"
+    for key, entry in object_of(path, settings, "added_tokens_decoder").items():
+        found = _content(entry) if isinstance(entry, dict) else None
+        if not key.isdecimal() or len(key) > 9 or found is None:
+            raise FormatError(f"{path}: added_tokens_decoder has the entry {key!r}, "
+                              "which is no token")
         added[int(key)] = (found, bool(entry.get("special")))
     return added
 
