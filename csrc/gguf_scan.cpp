@@ -30,6 +30,18 @@ uint64_t scalar_size(uint32_t type) {
     }
 }
 
+// With as many digits as it takes to read the same number back.
+template <class T> std::string shortest(T value, int most) {
+    std::string text;
+    for (int digits = 6; digits <= most; digits++) {
+        text = format("%.*g", digits, static_cast<double>(value));
+        if (static_cast<T>(std::strtod(text.c_str(), nullptr)) == value) {
+            break;
+        }
+    }
+    return text;
+}
+
 std::string scalar(source_reader & in, uint32_t type) {
     switch (type) {
         case GGUF_TYPE_UINT8:   return std::to_string(in.number<uint8_t>("a value"));
@@ -40,8 +52,8 @@ std::string scalar(source_reader & in, uint32_t type) {
         case GGUF_TYPE_INT32:   return std::to_string(in.number<int32_t>("a value"));
         case GGUF_TYPE_UINT64:  return std::to_string(in.number<uint64_t>("a value"));
         case GGUF_TYPE_INT64:   return std::to_string(in.number<int64_t>("a value"));
-        case GGUF_TYPE_FLOAT32: return format("%.9g", in.number<float>("a value"));
-        case GGUF_TYPE_FLOAT64: return format("%.17g", in.number<double>("a value"));
+        case GGUF_TYPE_FLOAT32: return shortest(in.number<float>("a value"), 9);
+        case GGUF_TYPE_FLOAT64: return shortest(in.number<double>("a value"), 17);
         default:                return in.number<uint8_t>("a value") ? "true" : "false";
     }
 }
@@ -276,5 +288,6 @@ void kollama_gguf_tensor(const kollama_gguf * gguf, size_t index, kollama_tensor
     info->type          = ggml_type_name(tensor.type);
     info->n_dims        = tensor.n_dims;
     info->n_bytes       = tensor.n_bytes;
+    info->offset        = gguf->data_start + tensor.offset;
     std::copy(tensor.ne, tensor.ne + 4, info->ne);
 }

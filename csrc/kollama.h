@@ -39,6 +39,7 @@ typedef struct kollama_job        kollama_job;
 typedef struct kollama_tokenizer  kollama_tokenizer;
 typedef struct kollama_decoder    kollama_decoder;
 typedef struct kollama_gguf       kollama_gguf;
+typedef struct kollama_quantization kollama_quantization;
 
 typedef enum kollama_status {
     KOLLAMA_OK = 0,
@@ -58,6 +59,7 @@ typedef enum kollama_status {
     KOLLAMA_ERROR_ABORTED,
     KOLLAMA_ERROR_STATE,        // a thing is not there yet, e.g. logits before the first append
     KOLLAMA_ERROR_ENGINE,       // an assertion of ggml or llama.cpp failed
+    KOLLAMA_ERROR_CALLBACK,     // a caller's callback failed
 } kollama_status;
 
 // The reason of the last failure on this thread. Valid until the next failure on it.
@@ -140,6 +142,7 @@ typedef struct kollama_tensor_info {
     uint32_t     n_dims;
     uint64_t     ne[4];
     uint64_t     n_bytes;
+    uint64_t     offset; // in the file
 } kollama_tensor_info;
 
 KOLLAMA_API void kollama_gguf_tensor(const kollama_gguf * gguf, size_t index, kollama_tensor_info * info);
@@ -151,6 +154,68 @@ KOLLAMA_API kollama_status kollama_row_bytes(const char * type, size_t n_per_row
 // Rows of floats as blocks of a type, as llama_model_quantize makes them without an importance matrix. dst has
 // n_rows times kollama_row_bytes. FORMAT: a value is not finite, or too large. Threads may call it at a time.
 KOLLAMA_API kollama_status kollama_quantize_rows(const char * type, const float * src, size_t n_rows, size_t n_per_row, void * dst);
+
+// ---- quantization --------------------------------------------------------------------------------
+// kollama_runtime_init must have run. One thread at a time works on a handle.
+
+// Names in lower case; NULL beyond the last.
+KOLLAMA_API const char * kollama_quantize_file_type  (size_t index);
+KOLLAMA_API const char * kollama_quantize_tensor_type(size_t index);
+
+typedef struct kollama_tensor_type {
+    const char * name; // of a tensor
+    const char * type;
+} kollama_tensor_type;
+
+typedef struct kollama_importance {
+    const char *  name;   // of a tensor
+    const float * values; // for each column, and each expert: mean square of what it is multiplied with
+    size_t        n_values;
+} kollama_importance;
+
+typedef struct kollama_quantize_params {
+    const char *                type;           // one of kollama_quantize_file_type
+    const char *                output_type;    // of the output matrix; NULL: as type has it
+    const char *                embedding_type; // of the token embeddings; NULL: as type has it
+    const kollama_tensor_type * overrides;      // one for a tensor
+    size_t                      n_overrides;
+    const kollama_importance *  importance;
+    size_t                      n_importance;
+    const char *                importance_file;    // for the metadata; NULL: none
+    const char *                importance_dataset; // likewise
+    int32_t                     importance_chunks;  // likewise; -1: unknown
+    bool                        allow_requantize;
+    bool                        leave_output;
+    bool                        pure;
+} kollama_quantize_params;
+
+typedef struct kollama_quantized_tensor {
+    const char * name;
+    const char * from;          // types
+    const char * to;
+    uint64_t     n_bytes_from;
+    uint64_t     n_bytes_to;
+    bool         needs_importance; // and there is none for it
+} kollama_quantized_tensor;
+
+// A GGUF, or the first part of a split one.
+KOLLAMA_API kollama_status kollama_quantization_open(const char * path, kollama_quantization ** out);
+KOLLAMA_API void           kollama_quantization_free(kollama_quantization * quantization);
+// What becomes of each tensor, and the exact size of the new file. Copies what params points to.
+KOLLAMA_API kollama_status kollama_quantization_plan(kollama_quantization * quantization, const kollama_quantize_params * params);
+
+// The files it is read from; NULL beyond the last.
+KOLLAMA_API const char * kollama_quantization_part(const kollama_quantization * quantization, size_t index);
+KOLLAMA_API size_t   kollama_quantization_n_tensors(const kollama_quantization * quantization);
+KOLLAMA_API void     kollama_quantization_tensor(
+    const kollama_quantization * quantization, size_t index, kollama_quantized_tensor * tensor);
+KOLLAMA_API uint64_t kollama_quantization_size_before(const kollama_quantization * quantization); // of the files, bytes
+KOLLAMA_API uint64_t kollama_quantization_size_after (const kollama_quantization * quantization);
+
+// Does as planned. Blocks; calls progress every 20 ms or sooner, from this thread: 0 stops it (ABORTED).
+KOLLAMA_API kollama_status kollama_quantization_run(
+    kollama_quantization * quantization, const char * path, int32_t n_threads,
+    int (*progress)(float done, void * user), void * user);
 
 // ---- model ---------------------------------------------------------------------------------------
 
@@ -308,6 +373,7 @@ KOLLAMA_API kollama_status kollama_sequence_logits(kollama_sequence * seq, kolla
 
 KOLLAMA_API float * kollama_row_data   (kollama_row * row);
 KOLLAMA_API size_t  kollama_row_size   (const kollama_row * row); // floats
+KOLLAMA_API void    kollama_row_retain (kollama_row * row);
 KOLLAMA_API void    kollama_row_release(kollama_row * row);
 
 // ---- sampling ------------------------------------------------------------------------------------
@@ -322,7 +388,50 @@ typedef struct kollama_sampler_params {
 
 KOLLAMA_API kollama_sampler * kollama_sampler_init(const kollama_sampler_params * params);
 KOLLAMA_API void              kollama_sampler_free(kollama_sampler * sampler);
-KOLLAMA_API kollama_status    kollama_sampler_sample(kollama_sampler * sampler, kollama_row * row, int32_t * token);
+KOLLAMA_API kollama_status    kollama_sampler_clone(kollama_sampler * sampler, kollama_sampler ** out);
+
+#define KOLLAMA_MAX_LAST_N 1048576
+
+// Links of a chain, in the order they are added. The first one makes the sampler's parameters but
+// the seed void. A chain that ends without choosing takes the most likely token.
+typedef enum kollama_link_kind {
+    KOLLAMA_LINK_PENALTIES,   // last_n (-1: n_ctx_train), repeat, frequency, presence
+    KOLLAMA_LINK_TOP_N_SIGMA, // n
+    KOLLAMA_LINK_TOP_K,       // k
+    KOLLAMA_LINK_TYPICAL_P,   // p, min_keep
+    KOLLAMA_LINK_TOP_P,       // p, min_keep
+    KOLLAMA_LINK_MIN_P,       // p, min_keep
+    KOLLAMA_LINK_XTC,         // probability, threshold, min_keep
+    KOLLAMA_LINK_TEMPERATURE, // temperature, dynatemp_range, dynatemp_exponent
+    KOLLAMA_LINK_MIROSTAT,    // tau, eta; chooses, as those below but infill
+    KOLLAMA_LINK_MIROSTAT_V2, // tau, eta
+    KOLLAMA_LINK_ADAPTIVE_P,  // target, decay
+    KOLLAMA_LINK_INFILL,
+    KOLLAMA_LINK_DRAW,        // by probability
+} kollama_link_kind;
+
+KOLLAMA_API kollama_status kollama_sampler_add(kollama_sampler * sampler, kollama_link_kind kind, const double * values, size_t n_values);
+// multiplier, base, allowed_length, last_n (-1: n_ctx_train)
+KOLLAMA_API kollama_status kollama_sampler_add_dry(
+    kollama_sampler * sampler, const double * values, size_t n_values, const kollama_text * breakers, size_t n_breakers);
+// Each by id, or where texts[i].data is not NULL by the tokens of a text.
+KOLLAMA_API kollama_status kollama_sampler_add_bias(
+    kollama_sampler * sampler, const int32_t * ids, const kollama_text * texts, const float * biases, size_t count);
+
+// GBNF. ARGUMENT where it is malformed; what it asks of the vocabulary is seen by the first use.
+KOLLAMA_API kollama_status kollama_sampler_add_grammar(kollama_sampler * sampler, const kollama_text * grammar, const kollama_text * root);
+
+// Changes the row that follows tokens: n_vocab logits, those of removed candidates -inf. Not 0: it
+// failed, and so does the sample, with CALLBACK.
+typedef int (*kollama_callback)(void * user, size_t index, const int32_t * tokens, size_t n_tokens, kollama_row * row);
+
+// A sampler with such a link works on the threads that call kollama_sampler_sample and
+// kollama_generation_next, not on the engine's.
+KOLLAMA_API kollama_status kollama_sampler_add_callback(kollama_sampler * sampler, const kollama_text * name, size_t index);
+KOLLAMA_API void kollama_sampler_set_callback(kollama_sampler * sampler, kollama_callback callback, void * user);
+
+// Chooses what follows the sequence. A chain learns the vocabulary by its first use with a model.
+KOLLAMA_API kollama_status    kollama_sampler_sample(kollama_sampler * sampler, kollama_sequence * seq, int32_t * token);
 
 // ---- generation: the default loop, on the engine thread ------------------------------------------
 
@@ -333,6 +442,7 @@ typedef struct kollama_generation_params {
     const char * const * stops;
     const size_t *       stop_lengths;
     size_t               n_stops;
+    size_t               n_top;        // most likely tokens to give with each event
 } kollama_generation_params;
 
 typedef enum kollama_finish {
@@ -343,12 +453,19 @@ typedef enum kollama_finish {
     KOLLAMA_FINISH_CANCELLED,
 } kollama_finish;
 
+typedef struct kollama_logprob {
+    int32_t token;
+    float   logprob;
+} kollama_logprob;
+
 typedef struct kollama_event {
     int32_t        token;
     float          logprob;     // natural log, of the model's own distribution
     const char *   text;        // complete characters; valid until the next call
     size_t         length;
     kollama_finish finish;      // of the last event; NONE before
+    const kollama_logprob * top; // by logprob, the largest first; valid until the next call
+    size_t         n_top;
 } kollama_event;
 
 typedef struct kollama_generation_stats {

@@ -11,7 +11,7 @@ namespace {
 
 constexpr size_t CHUNK_BYTES = 4 << 20;
 
-// A file that says why it cannot be written.
+// A file that says why it cannot be written, and leaves its name to the caller, who may have another for it.
 class output {
   public:
     explicit output(const std::string & path) {

@@ -45,6 +45,7 @@ void add_model(gguf_context * out, const legacy_file & file, const legacy_option
     gguf_set_val_u32(out, "llama.rope.dimension_count", h.n_rot);
     gguf_set_val_f32(out, "llama.rope.freq_base", 10000.0f);
     gguf_set_val_u32(out, "llama.vocab_size", h.n_vocab);
+    gguf_set_val_str(out, "kollama.source_format", h.format_name().c_str());
 }
 
 void add_vocabulary(gguf_context * out, const legacy_vocabulary & vocab, const std::string & json) {

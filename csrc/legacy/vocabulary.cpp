@@ -108,9 +108,10 @@ legacy_header read_legacy_header(source_reader & in) {
 legacy_vocabulary read_legacy_vocabulary(source_reader & in, const legacy_header & header) {
     const uint32_t n        = header.n_vocab;
     const uint64_t smallest = header.has_scores() ? 8 : 4;
-    if (n < 3 || n > MAX_VOCAB || n > in.left() / smallest) {
-        in.fail(in.offset() - 28, format("the header claims %u tokens", n));
+    if (n < 3 || n > MAX_VOCAB) {
+        in.fail(in.offset() - 28, format("the header claims %u tokens; a Llama of 2023 has 3 to %u", n, MAX_VOCAB));
     }
+    in.need(n * smallest, format("a vocabulary of %u tokens", n));
     legacy_vocabulary out;
     out.pieces.reserve(n, static_cast<size_t>(n) * 8);
     out.scores.reserve(n);

@@ -42,7 +42,7 @@ def new_file(
             os.fsync(file.fileno())  # a rename can reach the disk before the data does
         scratch.replace(target)
     except OSError as error:
-        if isinstance(error, WriteError) or not _is_about(error, scratch):
+        if not _is_about(error, scratch):
             raise
         raise WriteError(f"{target}: cannot be written: {error.strerror or error}") from error
     finally:
@@ -51,7 +51,7 @@ def new_file(
 
 
 def _is_about(error: OSError, path: Path) -> bool:
-    # A failing write() names no file.
+    # A failing write() names no file, nor does a WriteError of csrc.
     return error.filename is None or Path(os.fsdecode(error.filename)) == path
 
 

@@ -147,7 +147,7 @@ def _kv_widths(hyperparameters: Mapping[str, str]) -> tuple[int, int] | None:
         n_head_kv = int(hyperparameters.get("attention.head_count_kv", n_head))
         width_k = int(hyperparameters.get("attention.key_length", n_embd // n_head))
         width_v = int(hyperparameters.get("attention.value_length", n_embd // n_head))
-    except (KeyError, ValueError, ZeroDivisionError):  # not an attention model, or one number a layer
+    except (KeyError, ValueError, ZeroDivisionError):  # no attention, or one number a layer
         return None
     return n_layer * n_head_kv * width_k, n_layer * n_head_kv * width_v
 
@@ -157,9 +157,9 @@ def _vocabulary(file: Path) -> VocabularyInfo | None:
         tokenizer = Tokenizer.from_file(file)
     except KollamaError:
         return None
-    korean = [piece for i in range(len(tokenizer))
-              if any("가" <= char <= "힣" for char in (piece := _piece(tokenizer, i)))]
-    # Long ones tell more than syllables, and a vocabulary's first come from its most frequent words.
+    pieces = (_piece(tokenizer, token) for token in range(len(tokenizer)))
+    korean = [piece for piece in pieces if any("가" <= char <= "힣" for char in piece)]
+    # Words tell more than syllables. The first ones of a vocabulary are the most frequent.
     telling = [piece for piece in korean if len(piece.strip("▁ ")) > 1] or korean
     step = max(1, len(telling) // N_SAMPLES)
     return VocabularyInfo(
@@ -172,5 +172,5 @@ def _vocabulary(file: Path) -> VocabularyInfo | None:
 
 
 def _piece(tokenizer: Tokenizer, token: int) -> str:
-    """What a token stands for: of byte-level vocabularies, whose pieces are spelled otherwise, too."""
+    """What a token stands for: pieces of byte-level vocabularies are spelled otherwise."""
     return tokenizer.decode_bytes([token]).decode("utf-8", "replace")

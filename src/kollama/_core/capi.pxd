@@ -23,6 +23,8 @@ cdef extern from "kollama.h" nogil:
         pass
     ctypedef struct kollama_gguf:
         pass
+    ctypedef struct kollama_quantization:
+        pass
 
     ctypedef enum kollama_status:
         KOLLAMA_OK
@@ -42,6 +44,7 @@ cdef extern from "kollama.h" nogil:
         KOLLAMA_ERROR_ABORTED
         KOLLAMA_ERROR_STATE
         KOLLAMA_ERROR_ENGINE
+        KOLLAMA_ERROR_CALLBACK
     const char * kollama_last_error()
     kollama_status kollama_runtime_init(
         const char * const * cpu_paths, size_t n_cpu_paths, const char * const * other_paths,
@@ -94,11 +97,61 @@ cdef extern from "kollama.h" nogil:
         uint32_t n_dims
         uint64_t ne[4]
         uint64_t n_bytes
+        uint64_t offset
     void kollama_gguf_tensor(const kollama_gguf * gguf, size_t index, kollama_tensor_info * info)
 
     kollama_status kollama_row_bytes(const char * type, size_t n_per_row, size_t * n_bytes)
     kollama_status kollama_quantize_rows(
         const char * type, const float * src, size_t n_rows, size_t n_per_row, void * dst)
+
+    const char * kollama_quantize_file_type(size_t index)
+    const char * kollama_quantize_tensor_type(size_t index)
+
+    ctypedef struct kollama_tensor_type:
+        const char * name
+        const char * type
+
+    ctypedef struct kollama_importance:
+        const char * name
+        const float * values
+        size_t n_values
+
+    ctypedef struct kollama_quantize_params:
+        const char * type
+        const char * output_type
+        const char * embedding_type
+        const kollama_tensor_type * overrides
+        size_t n_overrides
+        const kollama_importance * importance
+        size_t n_importance
+        const char * importance_file
+        const char * importance_dataset
+        int32_t importance_chunks
+        bint allow_requantize
+        bint leave_output
+        bint pure
+
+    ctypedef struct kollama_quantized_tensor:
+        const char * name
+        const char * from_ "from"
+        const char * to
+        uint64_t n_bytes_from
+        uint64_t n_bytes_to
+        bint needs_importance
+    kollama_status kollama_quantization_open(const char * path, kollama_quantization ** out)
+    void kollama_quantization_free(kollama_quantization * quantization)
+    kollama_status kollama_quantization_plan(
+        kollama_quantization * quantization, const kollama_quantize_params * params)
+    const char * kollama_quantization_part(
+        const kollama_quantization * quantization, size_t index)
+    size_t kollama_quantization_n_tensors(const kollama_quantization * quantization)
+    void kollama_quantization_tensor(
+        const kollama_quantization * quantization, size_t index, kollama_quantized_tensor * tensor)
+    uint64_t kollama_quantization_size_before(const kollama_quantization * quantization)
+    uint64_t kollama_quantization_size_after(const kollama_quantization * quantization)
+    kollama_status kollama_quantization_run(
+        kollama_quantization * quantization, const char * path, int32_t n_threads,
+        int (*progress)(float done, void * user) noexcept, void * user)
 
     ctypedef enum kollama_load_mode:
         KOLLAMA_LOAD_AUTO
@@ -225,6 +278,7 @@ cdef extern from "kollama.h" nogil:
     kollama_status kollama_sequence_logits(kollama_sequence * seq, kollama_row ** out)
     float * kollama_row_data(kollama_row * row)
     size_t kollama_row_size(const kollama_row * row)
+    void kollama_row_retain(kollama_row * row)
     void kollama_row_release(kollama_row * row)
 
     ctypedef struct kollama_sampler_params:
@@ -235,8 +289,42 @@ cdef extern from "kollama.h" nogil:
         uint32_t seed
     kollama_sampler * kollama_sampler_init(const kollama_sampler_params * params)
     void kollama_sampler_free(kollama_sampler * sampler)
+    kollama_status kollama_sampler_clone(kollama_sampler * sampler, kollama_sampler ** out)
+
+    ctypedef enum kollama_link_kind:
+        KOLLAMA_LINK_PENALTIES
+        KOLLAMA_LINK_TOP_N_SIGMA
+        KOLLAMA_LINK_TOP_K
+        KOLLAMA_LINK_TYPICAL_P
+        KOLLAMA_LINK_TOP_P
+        KOLLAMA_LINK_MIN_P
+        KOLLAMA_LINK_XTC
+        KOLLAMA_LINK_TEMPERATURE
+        KOLLAMA_LINK_MIROSTAT
+        KOLLAMA_LINK_MIROSTAT_V2
+        KOLLAMA_LINK_ADAPTIVE_P
+        KOLLAMA_LINK_INFILL
+        KOLLAMA_LINK_DRAW
+
+    ctypedef int (*kollama_callback)(
+        void * user, size_t index, const int32_t * tokens, size_t n_tokens,
+        kollama_row * row) noexcept
+    kollama_status kollama_sampler_add(
+        kollama_sampler * sampler, kollama_link_kind kind, const double * values, size_t n_values)
+    kollama_status kollama_sampler_add_dry(
+        kollama_sampler * sampler, const double * values, size_t n_values,
+        const kollama_text * breakers, size_t n_breakers)
+    kollama_status kollama_sampler_add_bias(
+        kollama_sampler * sampler, const int32_t * ids, const kollama_text * texts,
+        const float * biases, size_t count)
+    kollama_status kollama_sampler_add_grammar(
+        kollama_sampler * sampler, const kollama_text * grammar, const kollama_text * root)
+    kollama_status kollama_sampler_add_callback(
+        kollama_sampler * sampler, const kollama_text * name, size_t index)
+    void kollama_sampler_set_callback(
+        kollama_sampler * sampler, kollama_callback callback, void * user)
     kollama_status kollama_sampler_sample(
-        kollama_sampler * sampler, kollama_row * row, int32_t * token)
+        kollama_sampler * sampler, kollama_sequence * seq, int32_t * token)
 
     ctypedef struct kollama_generation_params:
         int64_t max_tokens
@@ -245,6 +333,7 @@ cdef extern from "kollama.h" nogil:
         const char * const * stops
         const size_t * stop_lengths
         size_t n_stops
+        size_t n_top
 
     ctypedef enum kollama_finish:
         KOLLAMA_FINISH_NONE
@@ -253,12 +342,18 @@ cdef extern from "kollama.h" nogil:
         KOLLAMA_FINISH_EOS
         KOLLAMA_FINISH_CANCELLED
 
+    ctypedef struct kollama_logprob:
+        int32_t token
+        float logprob
+
     ctypedef struct kollama_event:
         int32_t token
         float logprob
         const char * text
         size_t length
         kollama_finish finish
+        const kollama_logprob * top
+        size_t n_top
 
     ctypedef struct kollama_generation_stats:
         size_t n_prompt

@@ -31,6 +31,28 @@ def read_header(path):
         kollama_gguf_free(gguf)
 
 
+def tensor_places(path):
+    """name -> (type, shape with rows first, file offset) of the tensors of a GGUF file.
+
+    Raises:
+        FormatError: not a GGUF, truncated or damaged; the text says where.
+    """
+    cdef bytes name = os.fsencode(path)
+    cdef kollama_gguf * gguf = NULL
+    cdef kollama_tensor_info info
+    check(kollama_gguf_open(name, &gguf))
+    places = {}
+    try:
+        for i in range(kollama_gguf_n_tensors(gguf)):
+            kollama_gguf_tensor(gguf, i, &info)
+            shape = tuple(info.ne[d] for d in reversed(range(info.n_dims)))
+            text = info.name[:info.name_length].decode("utf-8", "surrogateescape")
+            places[text] = (info.type.decode(), shape, info.offset)
+    finally:
+        kollama_gguf_free(gguf)
+    return places
+
+
 cdef dict _metadata(kollama_gguf * gguf):
     cdef size_t length = 0
     cdef const char * text

@@ -10,7 +10,7 @@ import types
 import weakref
 
 from kollama import params
-from kollama._core import runtime
+from kollama._core import legacy, runtime
 from kollama.errors import ClosedError, ModelLoadError
 
 
@@ -80,10 +80,16 @@ cdef class Model:
         options.rms_norm_eps = 0
         if rms_norm_eps is not None:
             options.rms_norm_eps = params.number("rms_norm_eps", rms_norm_eps, 1e-12, 1)
-        self._load([os.fsencode(name) for name in paths], &options, state)
+        files = paths
+        if legacy.needs_cache() and len(paths) == 1 and legacy.is_legacy(paths[0]):
+            files = [legacy.cached_gguf(paths[0], rms_norm_eps=rms_norm_eps, progress=progress)]
+            options.rms_norm_eps = 0
+        self._load([os.fsencode(name) for name in files], &options, state)
         self.path = paths[0]
-        self.format = kollama_model_format(self._handle).decode()
         self._metadata = types.MappingProxyType(self._read_metadata())
+        self.format = kollama_model_format(self._handle).decode()
+        if files is not paths:
+            self.format = self._metadata["kollama.source_format"]
 
     cdef _load(self, list paths, kollama_model_params * options, Progress state):
         cdef size_t n_paths = len(paths)

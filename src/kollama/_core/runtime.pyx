@@ -33,6 +33,7 @@ _ERRORS = {
     KOLLAMA_ERROR_ABORTED: errors.AbortedError,
     KOLLAMA_ERROR_STATE: errors.StateError,
     KOLLAMA_ERROR_ENGINE: errors.EngineError,
+    KOLLAMA_ERROR_CALLBACK: errors.EngineError,  # where nobody kept what was raised
 }
 
 

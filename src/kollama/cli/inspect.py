@@ -15,7 +15,8 @@ VALUE_WIDTH = 72
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("inspect", help="show what a model file is, or where it is damaged")
+    parser = commands.add_parser("inspect",
+                                 help="show what a model file is, or where it is damaged")
     parser.add_argument("model", metavar="MODEL")
     parser.add_argument("--n-ctx", type=int, default=4096, metavar="N",
                         help="tokens of context to compute the memory for (default: %(default)s)")
@@ -33,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     _print_summary(info)
     if memory is not None:
-        _print("memory", f"{_mebibytes(memory)} with {options.n_ctx} tokens of context, and buffers")
+        _print("memory", f"{_mebibytes(memory)} at {options.n_ctx} tokens of context, and buffers")
     _print_vocabulary(info)
     _print_metadata(info)
     if options.tensors:
