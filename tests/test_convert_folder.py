@@ -186,6 +186,22 @@ def test_types_where_blocks_do_not_fit(tmp_path: Path) -> None:
         kollama.Model(tmp_path / f"{name}.gguf").close()
 
 
+@pytest.mark.parametrize("kind", TYPES[1:])
+@pytest.mark.parametrize("options", [
+    {"hidden_size": 256, "intermediate_size": 288}, {"hidden_size": 64, "intermediate_size": 80}, {"hidden_size": 48, "head_dim": 16},
+    {"hidden_size": 512, "tie_word_embeddings": True}], ids=["256", "64", "48", "tied"])
+def test_types_and_bytes_are_those_of_quantize(options: dict[str, Any], kind: str, tmp_path: Path) -> None:
+    """In one step, what f32 and llama_model_quantize after it make in two."""
+    folder = hf_folder.llama(num_hidden_layers=2, **options).write(tmp_path / "hf")
+    convert(folder, tmp_path / "f32.gguf", type="f32")
+    convert(folder, tmp_path / "one.gguf", type=kind)
+    kollama.quantize(tmp_path / "f32.gguf", tmp_path / "two.gguf", kind)
+    one, two = ({name: (tensor.tensor_type, tensor.data.tobytes()) for name, tensor in read(tmp_path / name_).items()}
+                for name_ in ("one.gguf", "two.gguf"))
+    assert one == two
+    assert key(tmp_path / "one.gguf", "general.file_type") == key(tmp_path / "two.gguf", "general.file_type")
+
+
 def test_a_large_tensor_goes_in_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module("kollama.convert.folder")
     folder = hf_folder.llama(num_hidden_layers=1).write(tmp_path / "hf")
