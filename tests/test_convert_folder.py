@@ -535,6 +535,7 @@ def test_added_tokens(tmp_path: Path) -> None:
     ({"가나": 5}, {}, "has id 5, which in tokenizer.model is '<0x02>'"),
     ({"가나": "x"}, {}, "the id 'x'"),
     ({"가나": 2**30}, {}, "far beyond"),
+    ({"▁the": len(tiny.vocabulary()[0])}, {}, "'▁the' is the piece of the ids"),
     ({}, {"added_tokens_decoder": {"x": {"content": "가"}}}, "added_tokens_decoder"),
 ])
 def test_added_tokens_that_are_wrong(added: dict[str, Any], settings: tj.Json, reason: str, tmp_path: Path) -> None:
@@ -846,7 +847,7 @@ def test_killed_in_the_middle(how: str, tmp_path: Path) -> None:
     assert left == ([f"out.gguf.{child.pid}.part"] if how == "SIGKILL" else [])
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's limit on the size of files")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on the size of files, and its words")
 def test_a_full_disk(tmp_path: Path) -> None:
     folder = hf_folder.llama().write(tmp_path / "hf")
     code = ("import resource, signal, sys\nfrom kollama.cli import main\n"

@@ -17,7 +17,7 @@ __all__ = ["Vocabulary", "read_vocabulary"]
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 MARK = "▁"
-PAD_SCORE = -10000.0
+PAD_SCORE = -1e9  # after all others
 FIRST_PIECE = 259  # of Llama's: the special ones and the bytes come before
 
 
@@ -71,8 +71,12 @@ def read_vocabulary(folder: Path, n_vocab: int, config: dict[str, Any],
                           f"{n_vocab} rows of embeddings")
     for i in range(len(vocabulary.pieces), n_vocab):
         _add_unused(vocabulary, i)
+    ids: dict[str, int] = {}
+    for i, piece in enumerate(vocabulary.pieces):
+        if ids.setdefault(piece, i) != i:
+            raise FormatError(f"{path}: {piece!r} is the piece of the ids {ids[piece]} and {i}")
     others = (settings, named, config, read_optional(folder / "generation_config.json"))
-    _name_ids(vocabulary, others)
+    _name_ids(vocabulary, ids, others)
     vocabulary.chat_template = _chat_template(folder, settings)
     return vocabulary
 
@@ -83,6 +87,11 @@ def _add_unused(vocabulary: Vocabulary, index: int) -> None:
     vocabulary.types.append(UNUSED)
 
 
+def _spelled(piece: str, kind: int) -> str:
+    """As llama.cpp wants it: it looks for user-defined pieces before spaces become marks."""
+    return piece.replace(MARK, " ") if kind == USER_DEFINED else piece
+
+
 def _from_json(path: Path, settings: dict[str, Any]) -> Vocabulary:
     read = read_tokenizer_json(path)
     vocabulary = Vocabulary([], [], [], {}, json=read.text)
@@ -91,7 +100,7 @@ def _from_json(path: Path, settings: dict[str, Any]) -> Vocabulary:
             _add_unused(vocabulary, i)
             continue
         kind = read.types[i]
-        vocabulary.pieces.append(piece.replace(MARK, " ") if kind == USER_DEFINED else piece)
+        vocabulary.pieces.append(_spelled(piece, kind))
         vocabulary.scores.append(read.scores[i])
         vocabulary.types.append(kind)
     vocabulary.ids = {f"{name}_token_id": i for name, i in read.ids.items()}
@@ -133,8 +142,10 @@ def _from_model(path: Path, folder: Path, settings: dict[str, Any],
                 named: dict[str, Any]) -> Vocabulary:
     model = read_model(path)
     prefix = settings.get("add_prefix_space")
-    vocabulary = Vocabulary(model.pieces, model.scores, model.types, _flags(
-        settings, True, prefix if isinstance(prefix, bool) else model.adds_space))
+    flags = _flags(settings, True, prefix if isinstance(prefix, bool) else model.adds_space)
+    vocabulary = Vocabulary([], model.scores, model.types, flags)
+    for piece, kind in zip(model.pieces, model.types, strict=True):
+        vocabulary.pieces.append(_spelled(piece, kind))
     added = _added_tokens(folder, settings)
     special = {_content(value) for source in (settings, named) for key, value in source.items()
                if key.endswith("_token")}
@@ -145,9 +156,9 @@ def _from_model(path: Path, folder: Path, settings: dict[str, Any],
     for i in sorted(added):
         text, is_special = added[i]
         if i < n_base:
-            if vocabulary.pieces[i] != text:
+            if model.pieces[i] != text:
                 raise FormatError(f"{folder}: the added token {text!r} has id {i}, which in "
-                                  f"{path.name} is {vocabulary.pieces[i]!r}")
+                                  f"{path.name} is {model.pieces[i]!r}")
             continue
         if i - len(vocabulary.pieces) > 100_000:
             raise FormatError(f"{folder}: the added token {text!r} has id {i}, "
@@ -156,7 +167,7 @@ def _from_model(path: Path, folder: Path, settings: dict[str, Any],
             _add_unused(vocabulary, missing)
         kind = CONTROL if is_special or text in special else \
             NORMAL if _can_be_merged(text, known) else USER_DEFINED
-        vocabulary.pieces.append(text.replace(MARK, " ") if kind == USER_DEFINED else text)
+        vocabulary.pieces.append(_spelled(text, kind))
         vocabulary.scores.append(-float(i - FIRST_PIECE))
         vocabulary.types.append(kind)
         if kind == NORMAL:
@@ -194,9 +205,9 @@ def _content(value: Any) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def _name_ids(vocabulary: Vocabulary, sources: tuple[dict[str, Any], ...]) -> None:
+def _name_ids(vocabulary: Vocabulary, texts: dict[str, int],
+              sources: tuple[dict[str, Any], ...]) -> None:
     """bos, eos, unk and pad: the first source that names one, by its text or by its id."""
-    texts = {piece: i for i, piece in enumerate(vocabulary.pieces)}
     n = len(vocabulary.pieces)
     keys = {"bos": "bos_token_id", "eos": "eos_token_id", "unk": "unknown_token_id",
             "pad": "padding_token_id"}
