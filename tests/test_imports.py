@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "kollama"
 LAYERS = (
     ("errors", "types", "params", "progress", "unicode", "files", "samplers", "sampling"),
     ("_core",),
-    ("generate", "chat", "slots", "inspection", "demo"),
+    ("generate", "chat", "embed", "slots", "inspection", "demo"),
     ("llm",),
     ("",),
     ("cli",),
