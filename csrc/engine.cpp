@@ -85,9 +85,11 @@ void engine::open(const kollama_context_params & params) {
     p.n_batch         = params.n_batch;
     p.n_ubatch        = params.n_ubatch;
     p.n_seq_max       = params.n_seq_max;
-    p.n_outputs_max   = embeds_ ? params.n_batch : params.n_seq_max; // one row a sequence, not one a token
+    p.n_outputs_max   = embeds_ ? std::max(params.n_batch, params.n_seq_max) : params.n_seq_max; // one row a sequence, else a token
     p.embeddings      = embeds_;
-    p.pooling_type    = LLAMA_POOLING_TYPE_NONE; // pooling is ours
+    if (embeds_ && params.file_pools) {
+        p.pooling_type = LLAMA_POOLING_TYPE_NONE; // pooling is ours
+    }
     p.n_threads       = params.n_threads;
     p.n_threads_batch = params.n_threads;
     p.flash_attn_type = static_cast<llama_flash_attn_type>(params.flash_attn);

@@ -261,6 +261,7 @@ typedef struct kollama_context_params {
     const char * type_k;       // ggml type names, e.g. "f16"
     const char * type_v;
     bool         embeddings;   // for kollama_context_embed, and nothing else
+    bool         file_pools;   // the model's file names a pooling, which would be llama.cpp's default
 } kollama_context_params;
 
 KOLLAMA_API kollama_status kollama_context_init(kollama_model * model, const kollama_context_params * params, kollama_context ** out);

@@ -75,6 +75,67 @@ state_header header_for(const engine & e) {
     throw failure(KOLLAMA_ERROR_FORMAT, "the saved sequence " + why);
 }
 
+// llama.cpp's data of an attention cache: sections of cells and their rows. It checks lengths and
+// types itself, but takes any position, and a cell at a negative one could never be removed again.
+class cell_reader {
+  public:
+    cell_reader(const saved_sequence & saved) : at_(saved.data + 8), left_(saved.size < 8 ? 0 : saved.size - 8) {}
+
+    // Throws where a cell is at no place of the sequence.
+    void check(size_t n_tokens) {
+        while (left_ > 0 && take<uint32_t>() == 1) { // one stream; llama.cpp refuses another number
+            const uint32_t n_cells = take<uint32_t>();
+            for (uint32_t i = 0; i < n_cells && left_ > 0; i++) {
+                const int32_t position = take<int32_t>();
+                skip(8); // of which sequences
+                if (position < 0 || static_cast<size_t>(position) >= n_tokens) {
+                    refuse("is damaged: it holds a token at a place where there is none");
+                }
+            }
+            if (n_cells > 0) {
+                skip_rows(n_cells);
+            }
+        }
+    }
+
+  private:
+    template <class T> T take() {
+        T value = {};
+        if (left_ >= sizeof(T)) {
+            std::memcpy(&value, at_, sizeof(T));
+        }
+        skip(sizeof(T));
+        return value;
+    }
+
+    void skip(uint64_t n) {
+        n = n > left_ ? left_ : n; // what lies behind is llama.cpp's to refuse
+        at_ += n;
+        left_ -= n;
+    }
+
+    void skip_rows(uint64_t n_cells) {
+        const bool     transposed = take<uint32_t>() != 0;
+        const uint32_t n_layers   = take<uint32_t>();
+        for (uint32_t i = 0; i < 2 * static_cast<uint64_t>(n_layers) && left_ > 0; i++) { // K, then V
+            skip(4);                                                                      // its type
+            const bool     by_element = i >= n_layers && transposed;
+            const uint64_t row        = by_element ? take<uint32_t>() : take<uint64_t>();
+            const uint64_t n_rows     = by_element ? take<uint32_t>() : 1;
+            skip(row > left_ || n_rows > left_ ? left_ : row * n_rows > left_ ? left_ : row * n_rows * n_cells);
+        }
+    }
+
+    const uint8_t * at_;
+    uint64_t        left_;
+};
+
+bool has_plain_cells(const llama_model * model) {
+    const llama_rope_type rope = llama_model_rope_type(model);
+    return !llama_model_is_recurrent(model) && !llama_model_is_hybrid(model) && rope != LLAMA_ROPE_TYPE_MROPE &&
+           rope != LLAMA_ROPE_TYPE_IMROPE;
+}
+
 } // namespace
 
 uint64_t file_fingerprint(const char * const * paths, size_t n_paths) {
@@ -153,6 +214,9 @@ saved_sequence read_state(const uint8_t * blob, size_t size, const engine & e) {
     }
     saved.data = blob + size - header.n_data;
     saved.size = header.n_data;
+    if (has_plain_cells(e.model()->handle)) {
+        cell_reader(saved).check(saved.tokens.size());
+    }
     return saved;
 }
 

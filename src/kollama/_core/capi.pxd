@@ -196,6 +196,7 @@ cdef extern from "kollama.h" nogil:
         const char * type_k
         const char * type_v
         bint embeddings
+        bint file_pools
     kollama_status kollama_context_init(
         kollama_model * model, const kollama_context_params * params, kollama_context ** out)
     void kollama_context_free(kollama_context * ctx)

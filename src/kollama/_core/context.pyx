@@ -75,6 +75,7 @@ cdef class Context:
         options.n_batch = self.n_batch
         options.n_ubatch = self.n_batch if embeds and not causal else min(self.n_batch, 512)
         options.embeddings = embeds
+        options.file_pools = _says(model, "pooling_type", "0") != "0"
         options.n_seq_max = self.n_seq_max
         options.n_threads = self.n_threads
         options.swa_full = params.boolean("swa_full", swa_full)
