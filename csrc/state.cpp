@@ -130,8 +130,14 @@ class cell_reader {
     uint64_t        left_;
 };
 
+// Other kinds of memory have other cells.
 bool has_plain_cells(const llama_model * model) {
     const llama_rope_type rope = llama_model_rope_type(model);
+    char                  arch[64], value[8];
+    if (llama_model_meta_val_str(model, "general.architecture", arch, sizeof(arch)) < 0 ||
+        llama_model_meta_val_str(model, (std::string(arch) + ".ple.ngram_size").c_str(), value, sizeof(value)) >= 0) {
+        return false;
+    }
     return !llama_model_is_recurrent(model) && !llama_model_is_hybrid(model) && rope != LLAMA_ROPE_TYPE_MROPE &&
            rope != LLAMA_ROPE_TYPE_IMROPE;
 }
