@@ -17,7 +17,7 @@ from .params import boolean
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Text = str | bytes | Sequence[int] | NDArray[np.integer]
+    _Text = str | bytes | Sequence[int] | NDArray[np.integer]
 
 __all__ = ["Embedder"]
 
@@ -35,7 +35,7 @@ class Embedder:
         self._closed = False
         self._lock = threading.Lock()
 
-    def embed(self, texts: Text | Sequence[Text], normalize: bool) -> NDArray[np.float32]:
+    def embed(self, texts: _Text | Sequence[_Text], normalize: bool) -> NDArray[np.float32]:
         boolean("normalize", normalize)
         ids = [self._ids(i, text) for i, text in enumerate(_as_list(texts))]
         rows = cast("NDArray[np.float32]", self._open().embed(ids))
@@ -59,7 +59,7 @@ class Embedder:
                                         embeddings=True, **self._options)
             return self._context
 
-    def _ids(self, i: int, text: Text) -> NDArray[np.int32]:
+    def _ids(self, i: int, text: _Text) -> NDArray[np.int32]:
         tokenizer = self._model.tokenizer
         if isinstance(text, (str, bytes)):
             ids = tokenizer.encode(text, add_bos=tokenizer.add_bos)

@@ -62,8 +62,10 @@ cdef class Context:
         self.n_ctx = params.integer("n_ctx", n_ctx, 1)
         self.n_seq_max = params.integer("n_seq_max", n_seq_max, 1)
         if n_batch is None:
-            # An embedding context computes the logits of every token, too: llama.cpp knows no other.
-            n_batch = self.n_ctx if embeds and not causal else min(self.n_ctx, 512 if embeds else 2048)
+            # For embeddings llama.cpp keeps the logits of every token of a batch, too.
+            n_batch = min(self.n_ctx, 512 if embeds else 2048)
+            if embeds and not causal:
+                n_batch = self.n_ctx  # each token sees all of its text
         if n_threads is None:
             n_threads = runtime.default_threads()
         self.n_batch = params.integer("n_batch", n_batch, 1)
