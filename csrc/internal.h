@@ -37,6 +37,20 @@ class guard {
     std::string errors() const; // the logged errors since construction, one line
 };
 
+// While one lives on a thread, what llama.cpp logs there at any level is kept in it too.
+class log_capture {
+  public:
+    log_capture();
+    ~log_capture();
+    log_capture(const log_capture &)             = delete;
+    log_capture & operator=(const log_capture &) = delete;
+
+    std::string text;
+
+  private:
+    std::string * outer_;
+};
+
 // Runs f, which may throw, and turns what it throws into a status.
 template <class F> kollama_status guarded(F && f) noexcept {
     try {

@@ -40,6 +40,7 @@ typedef struct kollama_tokenizer  kollama_tokenizer;
 typedef struct kollama_decoder    kollama_decoder;
 typedef struct kollama_gguf       kollama_gguf;
 typedef struct kollama_blob       kollama_blob;
+typedef struct kollama_quantization kollama_quantization;
 
 typedef enum kollama_status {
     KOLLAMA_OK = 0,
@@ -121,13 +122,14 @@ KOLLAMA_API int32_t kollama_default_threads(void);
 
 KOLLAMA_API void kollama_free(void * memory); // what an out parameter handed over
 
-// ---- GGUF header ---------------------------------------------------------------------------------
+// ---- header of a model file ----------------------------------------------------------------------
 
-// Reads the header of a GGUF file with every length checked against the file's size. Split files:
-// the part's own header.
+// Reads the header of a GGUF file with every length checked against the file's size, or that of a
+// legacy GGML file as the GGUF that it would be. Split files: the part's own header.
 KOLLAMA_API kollama_status kollama_gguf_open(const char * path, kollama_gguf ** out);
 KOLLAMA_API void           kollama_gguf_free(kollama_gguf * gguf);
 
+KOLLAMA_API const char * kollama_gguf_format   (const kollama_gguf * gguf); // "gguf", "ggjt v3" ...
 KOLLAMA_API uint32_t     kollama_gguf_version  (const kollama_gguf * gguf);
 KOLLAMA_API size_t       kollama_gguf_n_kv     (const kollama_gguf * gguf);
 KOLLAMA_API const char * kollama_gguf_key      (const kollama_gguf * gguf, size_t index, size_t * length);
@@ -142,9 +144,80 @@ typedef struct kollama_tensor_info {
     uint32_t     n_dims;
     uint64_t     ne[4];
     uint64_t     n_bytes;
+    uint64_t     offset; // in the file
 } kollama_tensor_info;
 
 KOLLAMA_API void kollama_gguf_tensor(const kollama_gguf * gguf, size_t index, kollama_tensor_info * info);
+
+// ---- rows of tensors -----------------------------------------------------------------------------
+
+// Bytes of a row of a type, by ggml's name for it. ARGUMENT: no such type, or the row is no whole number of its blocks.
+KOLLAMA_API kollama_status kollama_row_bytes(const char * type, size_t n_per_row, size_t * n_bytes);
+// Rows of floats as blocks of a type, as llama_model_quantize makes them without an importance matrix. dst has
+// n_rows times kollama_row_bytes. FORMAT: a value is not finite, or too large. Threads may call it at a time.
+KOLLAMA_API kollama_status kollama_quantize_rows(const char * type, const float * src, size_t n_rows, size_t n_per_row, void * dst);
+
+// ---- quantization --------------------------------------------------------------------------------
+// kollama_runtime_init must have run. One thread at a time works on a handle.
+
+// Names in lower case; NULL beyond the last.
+KOLLAMA_API const char * kollama_quantize_file_type  (size_t index);
+KOLLAMA_API const char * kollama_quantize_tensor_type(size_t index);
+
+typedef struct kollama_tensor_type {
+    const char * name; // of a tensor
+    const char * type;
+} kollama_tensor_type;
+
+typedef struct kollama_importance {
+    const char *  name;   // of a tensor
+    const float * values; // for each column, and each expert: mean square of what it is multiplied with
+    size_t        n_values;
+} kollama_importance;
+
+typedef struct kollama_quantize_params {
+    const char *                type;           // one of kollama_quantize_file_type
+    const char *                output_type;    // of the output matrix; NULL: as type has it
+    const char *                embedding_type; // of the token embeddings; NULL: as type has it
+    const kollama_tensor_type * overrides;      // one for a tensor
+    size_t                      n_overrides;
+    const kollama_importance *  importance;
+    size_t                      n_importance;
+    const char *                importance_file;    // for the metadata; NULL: none
+    const char *                importance_dataset; // likewise
+    int32_t                     importance_chunks;  // likewise; -1: unknown
+    bool                        allow_requantize;
+    bool                        leave_output;
+    bool                        pure;
+} kollama_quantize_params;
+
+typedef struct kollama_quantized_tensor {
+    const char * name;
+    const char * from;          // types
+    const char * to;
+    uint64_t     n_bytes_from;
+    uint64_t     n_bytes_to;
+    bool         needs_importance; // and there is none for it
+} kollama_quantized_tensor;
+
+// A GGUF, or the first part of a split one.
+KOLLAMA_API kollama_status kollama_quantization_open(const char * path, kollama_quantization ** out);
+KOLLAMA_API void           kollama_quantization_free(kollama_quantization * quantization);
+// What becomes of each tensor, and the exact size of the new file. Copies what params points to.
+KOLLAMA_API kollama_status kollama_quantization_plan(kollama_quantization * quantization, const kollama_quantize_params * params);
+
+// The files it is read from; NULL beyond the last.
+KOLLAMA_API const char * kollama_quantization_part(const kollama_quantization * quantization, size_t index);
+KOLLAMA_API size_t   kollama_quantization_n_tensors(const kollama_quantization * quantization);
+KOLLAMA_API void     kollama_quantization_tensor(
+    const kollama_quantization * quantization, size_t index, kollama_quantized_tensor * tensor);
+KOLLAMA_API uint64_t kollama_quantization_size_before(const kollama_quantization * quantization); // of the files, bytes
+KOLLAMA_API uint64_t kollama_quantization_size_after (const kollama_quantization * quantization);
+
+// Does as planned. Blocks; calls progress every 20 ms or sooner, from this thread: 0 stops it (ABORTED).
+KOLLAMA_API kollama_status kollama_quantization_run(
+    kollama_quantization * quantization, const char * path, int32_t n_threads,
+    int (*progress)(float done, void * user), void * user);
 
 // ---- model ---------------------------------------------------------------------------------------
 
@@ -161,6 +234,7 @@ typedef struct kollama_model_params {
     kollama_load_mode load_mode;
     bool              mlock;
     bool              vocab_only;
+    float             rms_norm_eps; // of a legacy file, which does not have it; <= 0: Llama-2's 1e-5
     const char *      tokenizer;    // path of a tokenizer.json that replaces the file's rules, or NULL
     kollama_progress  progress;
     void *            progress_user;
@@ -175,6 +249,7 @@ KOLLAMA_API kollama_status kollama_model_free(kollama_model * model);
 KOLLAMA_API void kollama_model_pin  (kollama_model * model);
 KOLLAMA_API void kollama_model_unpin(kollama_model * model);
 
+KOLLAMA_API const char * kollama_model_format (const kollama_model * model); // "gguf", "ggjt v3" ...
 KOLLAMA_API int32_t  kollama_model_n_vocab    (const kollama_model * model);
 KOLLAMA_API int32_t  kollama_model_n_ctx_train(const kollama_model * model);
 KOLLAMA_API int32_t  kollama_model_n_embd     (const kollama_model * model);
@@ -189,6 +264,18 @@ KOLLAMA_API int32_t  kollama_model_meta_count (const kollama_model * model);
 KOLLAMA_API int32_t  kollama_model_meta_key   (const kollama_model * model, int32_t index, char * buf, size_t size);
 KOLLAMA_API int32_t  kollama_model_meta_value (const kollama_model * model, int32_t index, char * buf, size_t size);
 KOLLAMA_API const char * kollama_model_chat_template(const kollama_model * model); // NULL: none
+
+// ---- conversion ----------------------------------------------------------------------------------
+
+typedef struct kollama_convert_params {
+    float            rms_norm_eps; // <= 0: Llama-2's 1e-5
+    const char *     tokenizer;    // path of a tokenizer.json to keep in the result, or NULL
+    kollama_progress progress;
+    void *           progress_user;
+} kollama_convert_params;
+
+// Writes a legacy GGML file as a GGUF, in constant memory. What is at out is overwritten.
+KOLLAMA_API kollama_status kollama_convert_legacy(const char * path, const char * out, const kollama_convert_params * params);
 
 // ---- tokenizer -----------------------------------------------------------------------------------
 // Immutable; callable from any thread.

@@ -1,11 +1,13 @@
 #pragma once
 
-#include "gguf_scan.h"
+#include "internal.h"
+#include "model_file.h"
 #include "tokenizer/tokenizer.h"
 
 struct kollama_model : kollama::counted<KOLLAMA_HANDLE_MODEL> {
     llama_model *       handle = nullptr;
     const llama_vocab * vocab  = nullptr;
+    std::string         format; // of the file: "gguf", "ggjt v3" ...
     bool                uses_mmap = false;
     bool                vocab_only = false;
     std::atomic<int>    n_contexts{0};

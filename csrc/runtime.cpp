@@ -21,6 +21,7 @@ namespace kollama {
 static thread_local std::string last_error;
 static thread_local int         guard_depth = 0;
 static thread_local std::string logged_errors;
+static thread_local std::string * capture = nullptr;
 
 void set_last_error(const std::string & reason) {
     last_error = reason;
@@ -43,6 +44,14 @@ guard::~guard() {
 
 std::string guard::errors() const {
     return logged_errors;
+}
+
+log_capture::log_capture() : outer_(capture) {
+    capture = &text;
+}
+
+log_capture::~log_capture() {
+    capture = outer_;
 }
 
 // ggml calls this before abort(). Where a guard is on the stack of this very thread, unwinding is
@@ -107,6 +116,9 @@ void on_log(ggml_log_level ggml_level, const char * text, void *) {
     log_ring & r = ring();
     if (ggml_level == GGML_LOG_LEVEL_ERROR) {
         collect_error(text);
+    }
+    if (capture) {
+        *capture += text;
     }
     std::lock_guard<std::mutex> lock(r.mutex);
     if (ggml_level != GGML_LOG_LEVEL_CONT) {

@@ -12,13 +12,14 @@ seconds=${1:-600}
 build=build/fuzz
 mkdir -p "$build/corpus"
 
-sources=(csrc/errors.cpp csrc/utf8.cpp tests/fuzz/tokenizer.cpp)
+sources=(csrc/byte_source.cpp csrc/errors.cpp csrc/utf8.cpp csrc/legacy/vocabulary.cpp tests/fuzz/tokenizer.cpp)
 for name in chars cuts decode json json_file merges pieces pipelines read_json read_legacy specials tokenizer \
     unit_cache units vocabulary; do
     sources+=("csrc/tokenizer/$name.cpp")
 done
 ${CXX:-clang++} -std=c++17 -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer,address,undefined \
-    -fno-sanitize-recover=all -Icsrc "${sources[@]}" -o "$build/tokenizer"
+    -fno-sanitize-recover=all -Icsrc -Ithird_party/llama.cpp/ggml/include \
+    "${sources[@]}" -o "$build/tokenizer"
 
 KOLLAMA_FUZZ_SEEDS=$build/corpus "$build/tokenizer"
 exec "$build/tokenizer" "$build/corpus" -max_total_time="$seconds" -max_len=4096 -timeout=20 \

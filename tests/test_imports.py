@@ -18,10 +18,11 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "kollama"
 LAYERS = (
     ("errors", "types", "params", "progress", "unicode", "files", "samplers", "sampling"),
     ("_core",),
-    ("generate", "chat", "embed", "slots", "inspection", "demo"),
+    ("generate", "chat", "chat_format", "chat_builtin", "chat_registry", "embed", "slots",
+     "inspection", "demo", "convert", "imatrix", "quantization"),
     ("llm",),
     ("",),
-    ("cli",),
+    ("cli", "compat"),
     ("__main__",),
 )
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -16,6 +16,9 @@ from ._core.runtime import default_threads, devices, llama_version
 from ._core.sampler import Sampler
 from ._core.sequence import Sequence
 from ._core.tokenizer import Decoder, Tokenizer
+from .chat_format import ChatFormat, Mark, Special
+from .chat_registry import chat_formats, register_chat_format
+from .convert import convert
 from .errors import (
     AbortedError,
     ArgumentError,
@@ -34,8 +37,9 @@ from .errors import (
     WriteError,
 )
 from .generate import Generation
-from .inspection import FileInfo, TensorInfo, inspect
+from .inspection import FileInfo, TensorInfo, VocabularyInfo, inspect
 from .llm import LLM
+from .quantization import Quantization, QuantizedTensor, quantize
 from .types import Completion, Device, Timings, Token, Usage
 
 __all__ = [
@@ -43,6 +47,7 @@ __all__ = [
     "AbortedError",
     "ArgumentError",
     "BusyError",
+    "ChatFormat",
     "ClosedError",
     "Completion",
     "Context",
@@ -55,12 +60,16 @@ __all__ = [
     "FormatError",
     "Generation",
     "KollamaError",
+    "Mark",
     "Model",
     "ModelLoadError",
     "ModelNotFoundError",
     "OutOfMemoryError",
+    "Quantization",
+    "QuantizedTensor",
     "Sampler",
     "Sequence",
+    "Special",
     "StateError",
     "TensorInfo",
     "Timings",
@@ -68,11 +77,16 @@ __all__ = [
     "TokenError",
     "Tokenizer",
     "Usage",
+    "VocabularyInfo",
     "WriteError",
+    "chat_formats",
+    "convert",
     "default_threads",
     "devices",
     "inspect",
     "llama_version",
+    "quantize",
+    "register_chat_format",
     "samplers",
 ]
 

@@ -25,6 +25,8 @@ cdef extern from "kollama.h" nogil:
         pass
     ctypedef struct kollama_blob:
         pass
+    ctypedef struct kollama_quantization:
+        pass
 
     ctypedef enum kollama_status:
         KOLLAMA_OK
@@ -84,6 +86,7 @@ cdef extern from "kollama.h" nogil:
     void kollama_free(void * memory)
     kollama_status kollama_gguf_open(const char * path, kollama_gguf ** out)
     void kollama_gguf_free(kollama_gguf * gguf)
+    const char * kollama_gguf_format(const kollama_gguf * gguf)
     uint32_t kollama_gguf_version(const kollama_gguf * gguf)
     size_t kollama_gguf_n_kv(const kollama_gguf * gguf)
     const char * kollama_gguf_key(const kollama_gguf * gguf, size_t index, size_t * length)
@@ -97,7 +100,61 @@ cdef extern from "kollama.h" nogil:
         uint32_t n_dims
         uint64_t ne[4]
         uint64_t n_bytes
+        uint64_t offset
     void kollama_gguf_tensor(const kollama_gguf * gguf, size_t index, kollama_tensor_info * info)
+
+    kollama_status kollama_row_bytes(const char * type, size_t n_per_row, size_t * n_bytes)
+    kollama_status kollama_quantize_rows(
+        const char * type, const float * src, size_t n_rows, size_t n_per_row, void * dst)
+
+    const char * kollama_quantize_file_type(size_t index)
+    const char * kollama_quantize_tensor_type(size_t index)
+
+    ctypedef struct kollama_tensor_type:
+        const char * name
+        const char * type
+
+    ctypedef struct kollama_importance:
+        const char * name
+        const float * values
+        size_t n_values
+
+    ctypedef struct kollama_quantize_params:
+        const char * type
+        const char * output_type
+        const char * embedding_type
+        const kollama_tensor_type * overrides
+        size_t n_overrides
+        const kollama_importance * importance
+        size_t n_importance
+        const char * importance_file
+        const char * importance_dataset
+        int32_t importance_chunks
+        bint allow_requantize
+        bint leave_output
+        bint pure
+
+    ctypedef struct kollama_quantized_tensor:
+        const char * name
+        const char * from_ "from"
+        const char * to
+        uint64_t n_bytes_from
+        uint64_t n_bytes_to
+        bint needs_importance
+    kollama_status kollama_quantization_open(const char * path, kollama_quantization ** out)
+    void kollama_quantization_free(kollama_quantization * quantization)
+    kollama_status kollama_quantization_plan(
+        kollama_quantization * quantization, const kollama_quantize_params * params)
+    const char * kollama_quantization_part(
+        const kollama_quantization * quantization, size_t index)
+    size_t kollama_quantization_n_tensors(const kollama_quantization * quantization)
+    void kollama_quantization_tensor(
+        const kollama_quantization * quantization, size_t index, kollama_quantized_tensor * tensor)
+    uint64_t kollama_quantization_size_before(const kollama_quantization * quantization)
+    uint64_t kollama_quantization_size_after(const kollama_quantization * quantization)
+    kollama_status kollama_quantization_run(
+        kollama_quantization * quantization, const char * path, int32_t n_threads,
+        int (*progress)(float done, void * user) noexcept, void * user)
 
     ctypedef enum kollama_load_mode:
         KOLLAMA_LOAD_AUTO
@@ -111,6 +168,7 @@ cdef extern from "kollama.h" nogil:
         kollama_load_mode load_mode
         bint mlock
         bint vocab_only
+        float rms_norm_eps
         const char * tokenizer
         kollama_progress progress
         void * progress_user
@@ -120,6 +178,7 @@ cdef extern from "kollama.h" nogil:
     kollama_status kollama_model_free(kollama_model * model)
     void kollama_model_pin(kollama_model * model)
     void kollama_model_unpin(kollama_model * model)
+    const char * kollama_model_format(const kollama_model * model)
     int32_t kollama_model_n_vocab(const kollama_model * model)
     int32_t kollama_model_n_ctx_train(const kollama_model * model)
     int32_t kollama_model_n_embd(const kollama_model * model)
@@ -135,6 +194,14 @@ cdef extern from "kollama.h" nogil:
     int32_t kollama_model_meta_value(
         const kollama_model * model, int32_t index, char * buf, size_t size)
     const char * kollama_model_chat_template(const kollama_model * model)
+
+    ctypedef struct kollama_convert_params:
+        float rms_norm_eps
+        const char * tokenizer
+        kollama_progress progress
+        void * progress_user
+    kollama_status kollama_convert_legacy(
+        const char * path, const char * out, const kollama_convert_params * params)
     kollama_status kollama_tokenizer_load(const char * path, kollama_tokenizer ** out)
     kollama_status kollama_model_tokenizer(
         const kollama_model * model, kollama_tokenizer ** out)
