@@ -138,7 +138,7 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     size_t                n_batch() const { return n_batch_; }
     bool                  embeds() const { return embeds_; }
     std::string           cache_kind() const; // what a saved sequence depends on
-    const std::vector<int32_t> & eog_tokens(); // every end-of-generation id; engine thread only
+    const std::vector<int32_t> & eog_tokens(); // every end-of-generation id; any thread
 
   private:
     engine(kollama_model * model, const kollama_context_params & params);
@@ -199,7 +199,9 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     std::vector<llama_seq_id>   seq_ids_;
     std::vector<llama_seq_id *> seq_id_ptrs_;
     std::vector<int8_t>         outputs_;
-    std::vector<int32_t>        eog_tokens_;
+
+    std::once_flag       eog_once_;
+    std::vector<int32_t> eog_tokens_;
 };
 
 } // namespace kollama

@@ -302,6 +302,17 @@ def test_a_callable_sees_the_stream_and_writes_into_the_row(seq: kollama.Sequenc
     assert np.shares_memory(kept[0], kept[2])
 
 
+def test_a_callable_that_holds_its_sampler_is_collected(seq: kollama.Sequence) -> None:
+    held: list[object] = []
+
+    def link(_: np.ndarray, logits: np.ndarray) -> None:
+        held.append(logits)
+
+    held.append(kollama.Sampler.chain([link]))
+    held[0].sample(seq)  # type: ignore[attr-defined]
+    # The cycle goes with the test; a handle that stays fails it.
+
+
 class TroubleError(Exception):
     pass
 
