@@ -6,6 +6,7 @@
 #pragma once
 
 #include "gguf_scan.h"
+#include "internal.h"
 
 #include <map>
 
