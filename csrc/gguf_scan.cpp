@@ -12,6 +12,7 @@ namespace fs = std::filesystem;
 
 constexpr uint64_t MAX_KEY_BYTES = 65535; // the GGUF specification's limit
 constexpr uint64_t MAX_NAME_BYTES = 64;   // ggml's GGML_MAX_NAME
+constexpr uint64_t MAX_COUNT = 65536;     // of keys, and of tensors: each takes llama.cpp a kilobyte
 constexpr size_t   BUFFER_BYTES  = 1 << 20;
 
 // Reads forward through a file, never past its end.
@@ -253,6 +254,11 @@ kollama_gguf scan(reader & in) {
     }
     const uint64_t n_tensors = in.number<uint64_t>("the number of tensors");
     const uint64_t n_entries = in.number<uint64_t>("the number of keys");
+    if (std::max(n_tensors, n_entries) > MAX_COUNT) {
+        throw failure(KOLLAMA_ERROR_FORMAT, format("%llu tensors and %llu keys are claimed at byte 8; %llu of each are the limit",
+                                                   (unsigned long long) n_tensors, (unsigned long long) n_entries,
+                                                   (unsigned long long) MAX_COUNT));
+    }
     for (uint64_t i = 0; i < n_entries; i++) {
         read_entry(in, out);
     }

@@ -1,6 +1,6 @@
 #include "model.h"
 
-#include "gguf_scan.h"
+#include "gguf_check.h"
 #include "tokenizer/handle.h"
 #include "tokenizer/read_gguf.h"
 
@@ -105,8 +105,9 @@ std::shared_ptr<const tokenizer> make_tokenizer(const kollama_model & model, std
 
 void load(const char * const * paths, size_t n_paths, const kollama_model_params & params, kollama_model ** out) {
     const kollama_gguf    first = scan_gguf(paths[0]);
+    check_gguf(first, paths[0]);
     for (size_t i = 1; i < n_paths; i++) {
-        scan_gguf(paths[i]);
+        check_gguf(scan_gguf(paths[i]), paths[i]);
     }
     const llama_load_mode mode  = choose_load_mode(params, first);
 

@@ -1,3 +1,4 @@
+#include "gguf_check.h"
 #include "quant.h"
 #include "quant_types.h"
 
@@ -22,6 +23,7 @@ std::string part_path(const std::string & first, int n_parts, int index) {
 }
 
 void add_part(quantization & q, const std::string & path, const kollama_gguf & gguf) {
+    check_gguf(gguf, path);
     for (const auto & found : gguf.tensors) {
         quantization::tensor tensor{};
         tensor.name = found.name;

@@ -1,5 +1,6 @@
 // Which kind of file a tokenizer comes from.
 
+#include "gguf_check.h"
 #include "model.h"
 #include "tokenizer/chars.h"
 #include "tokenizer/read_gguf.h"
@@ -44,6 +45,7 @@ void read_gguf(const std::string & path, tokenizer & out) {
     if (read_gguf_vocabulary(path, gguf, out)) {
         return;
     }
+    check_gguf(gguf, path);
     llama_model_params params = llama_model_default_params();
     params.vocab_only         = true;
     guard                        g;
