@@ -332,6 +332,12 @@ void engine::with_idle(sequence & seq, const std::function<void()> & f) {
     f();
 }
 
+std::unique_ptr<model_pin> engine::pin_model() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    check_open();
+    return std::make_unique<model_pin>(model_);
+}
+
 std::shared_ptr<sequence> engine::take_slot() {
     std::lock_guard<std::mutex> lock(mutex_);
     check_open();

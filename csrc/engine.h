@@ -19,6 +19,7 @@
 namespace kollama {
 
 class engine;
+class sampler_hold;
 struct generation;
 
 // One stream of tokens in the context. While busy it belongs to the engine thread.
@@ -31,6 +32,20 @@ struct sequence : counted<KOLLAMA_HANDLE_SEQUENCE> {
     bool                 dropped   = false; // its slot is given back once it is not busy
 
     ~sequence() { kollama_row_release(row); }
+
+    kollama_row * take_row() const; // of the last token's logits, retained; STATE where there is none
+};
+
+// Keeps a model from being freed.
+class model_pin {
+  public:
+    explicit model_pin(kollama_model * model) : model_(model) { kollama_model_pin(model_); }
+    ~model_pin() { kollama_model_unpin(model_); }
+    model_pin(const model_pin &)             = delete;
+    model_pin & operator=(const model_pin &) = delete;
+
+  private:
+    kollama_model * model_;
 };
 
 struct job {
@@ -74,7 +89,7 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     std::shared_ptr<sequence> take_slot();
     void                      drop_slot(sequence & seq); // ends what works on it
 
-    void           start(const std::shared_ptr<generation> & gen, kollama_sampler * sampler);
+    void           start(const std::shared_ptr<generation> & gen, sampler_hold & sampler);
     void           request_cancel(generation & gen); // does not wait
     void           cancel(generation & gen);         // waits until it has ended
     kollama_status next(generation & gen, int32_t timeout_ms, kollama_event * event);
@@ -82,6 +97,9 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
 
     // Runs f under the mutex, once nobody works on seq: BUSY else.
     void with_idle(sequence & seq, const std::function<void()> & f);
+
+    // For a call that goes on without the mutex: CLOSED where the context is closed already.
+    std::unique_ptr<model_pin> pin_model();
 
     // ---- under the mutex ----
     void set_idle(sequence & seq);
@@ -113,6 +131,7 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     void run_drops();
     void cancel_locked(job & job);
     void cancel_locked(generation & gen);
+    void choose(generation & gen, std::unique_lock<std::mutex> & lock);
     void step(std::vector<std::shared_ptr<generation>> & ready);
     void retry(kollama_status status, const std::vector<batch_item> & items,
                const std::vector<std::shared_ptr<generation>> & owners);

@@ -6,10 +6,16 @@
 
 namespace kollama {
 
-void generation::release() {
-    owner->set_idle(*seq);
+void generation::give_sampler_back() {
     sampler->in_use = false;
     sampler         = nullptr;
+}
+
+void generation::release() {
+    owner->set_idle(*seq);
+    if (!choosing) {
+        give_sampler_back();
+    }
     news.notify_all();
 }
 
@@ -60,14 +66,14 @@ batch_item generation::next_item(size_t budget) {
 
 kollama_sampler::choice generation::sample(engine & e, float * logits) {
     if (!ignore_eos) {
-        return sampler->sample(logits, e.n_vocab(), true);
+        return sampler->sample(logits, e.n_vocab(), seq->tokens, true);
     }
     masked.clear();
     for (int32_t id : e.eog_tokens()) {
         masked.push_back(logits[id]);
         logits[id] = -std::numeric_limits<float>::infinity();
     }
-    kollama_sampler::choice chosen = sampler->sample(logits, e.n_vocab(), true);
+    kollama_sampler::choice chosen = sampler->sample(logits, e.n_vocab(), seq->tokens, true);
     // The logprob of the model's own distribution counts the end tokens in.
     const double log_total = logits[chosen.token] - chosen.logprob;
     double       missing   = 0;
@@ -111,197 +117,54 @@ void generation::advance(engine & e, std::mutex & mutex, const batch_item & item
     if (!item.logits) {
         return;
     }
-    const kollama_sampler::choice chosen = sample(e, e.logits_of(item));
+    float * logits = e.logits_of(item);
+    if (calls_back) {
+        row.assign(logits, logits + e.n_vocab());
+        std::lock_guard<std::mutex> lock(mutex);
+        awaits_choice = true;
+        news.notify_all();
+        return;
+    }
+    event event = decide(e, logits);
+    std::lock_guard<std::mutex> lock(mutex);
+    publish(std::move(event));
+}
+
+generation::event generation::decide(engine & e, float * logits) {
+    event event;
+    if (n_top > 0) {
+        look(logits, e.n_vocab());
+        const float log_total = log_sum_exp(logits, e.n_vocab(), top[0].logit);
+        for (const row_entry & entry : top) {
+            event.top.push_back({ entry.id, entry.logit - log_total });
+        }
+    }
+    const kollama_sampler::choice chosen = sample(e, logits);
     pending = chosen.token;
     n_sampled++;
-    const kollama_finish how = take(e, chosen.token);
+    event.token   = chosen.token;
+    event.logprob = chosen.logprob;
+    event.finish  = take(e, chosen.token);
+    event.text    = text;
+    return event;
+}
 
-    std::lock_guard<std::mutex> lock(mutex);
+void generation::look(const float * logits, size_t n_vocab) {
+    scan_row(logits, n_vocab, block_max);
+    top_of_row(logits, n_vocab, std::min(n_top, n_vocab), block_max, order, top);
+}
+
+void generation::publish(event event) {
+    const kollama_finish how = event.finish;
     last = clock::now();
-    if (n_sampled == 1) {
+    if (first == clock::time_point{}) {
         first = last;
     }
-    events.push_back({ chosen.token, chosen.logprob, text, how });
+    events.push_back(std::move(event));
     if (how != KOLLAMA_FINISH_NONE) {
         end(how);
     }
     news.notify_all();
-}
-
-// ---- the engine's side ---------------------------------------------------------------------------
-
-void engine::start(const std::shared_ptr<generation> & gen, kollama_sampler * sampler) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    check_open();
-    if (gen->seq->busy) {
-        throw failure(KOLLAMA_ERROR_BUSY, "another call works on this sequence");
-    }
-    generations_.reserve(generations_.size() + 1); // no failure once the sampler is taken
-    if (sampler->in_use.exchange(true)) {
-        throw failure(KOLLAMA_ERROR_BUSY, "this sampler is in use by another generation");
-    }
-    gen->owner     = this;
-    gen->sampler   = sampler;
-    gen->seq->busy = true;
-    gen->started   = generation::clock::now();
-    generations_.push_back(gen);
-    work_.notify_one();
-}
-
-// In a batch it ends within one graph; else it ends here.
-void engine::cancel_locked(generation & gen) {
-    gen.cancelled = true;
-    if (gen.running) {
-        abort_ = true;
-    } else {
-        gen.end(KOLLAMA_FINISH_CANCELLED);
-    }
-    work_.notify_one();
-}
-
-void engine::request_cancel(generation & gen) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    cancel_locked(gen);
-}
-
-void engine::cancel(generation & gen) {
-    std::unique_lock<std::mutex> lock(mutex_);
-    cancel_locked(gen);
-    gen.news.wait(lock, [&] { return gen.status != KOLLAMA_PENDING; });
-}
-
-kollama_status engine::next(generation & gen, int32_t timeout_ms, kollama_event * event) {
-    std::unique_lock<std::mutex> lock(mutex_);
-    const auto ready = [&] { return !gen.events.empty() || gen.status != KOLLAMA_PENDING; };
-    if (!gen.news.wait_for(lock, std::chrono::milliseconds(timeout_ms), ready)) {
-        return KOLLAMA_PENDING;
-    }
-    if (gen.events.empty()) {
-        return gen.status == KOLLAMA_OK ? KOLLAMA_END : report(gen.status, gen.reason);
-    }
-    const bool was_full = gen.events.size() >= gen.ahead;
-    generation::event taken = std::move(gen.events.front());
-    gen.events.pop_front();
-    gen.n_handed++;
-    gen.handed = std::move(taken.text);
-    *event     = { taken.token, taken.logprob, gen.handed.data(), gen.handed.size(), taken.finish };
-    if (was_full) {
-        work_.notify_one();
-    }
-    return KOLLAMA_OK;
-}
-
-void engine::get_stats(generation & gen, kollama_generation_stats * stats) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    const auto seconds = [](auto from, auto to) { return std::chrono::duration<double>(to - from).count(); };
-    const bool any = gen.first != generation::clock::time_point{};
-    *stats = {};
-    stats->n_prompt          = gen.prompt.size();
-    stats->n_reused          = gen.n_reused;
-    stats->n_generated       = gen.n_handed;
-    stats->prompt_seconds    = any ? seconds(gen.started, gen.first) : 0;
-    stats->generate_seconds  = any ? seconds(gen.first, gen.last) : 0;
-    stats->finish            = gen.finish;
-    stats->incomplete_length = gen.incomplete.copy(stats->incomplete, sizeof(stats->incomplete));
-}
-
-bool engine::run_generations(std::unique_lock<std::mutex> & lock) {
-    std::vector<std::shared_ptr<generation>> ready;
-    for (auto & gen : generations_) {
-        if (!poison_.empty()) {
-            gen->fail(KOLLAMA_ERROR_ENGINE, poison_);
-        } else if (gen->cancelled) {
-            gen->end(KOLLAMA_FINISH_CANCELLED);
-        } else if (gen->wants_step()) {
-            gen->running = true;
-            ready.push_back(gen);
-        }
-    }
-    if (!ready.empty()) {
-        abort_ = stopping_;
-        lock.unlock();
-        step(ready);
-        lock.lock();
-        for (auto & gen : ready) {
-            gen->running = false;
-        }
-    }
-    const auto ended = [](const auto & gen) { return gen->status != KOLLAMA_PENDING; };
-    generations_.erase(std::remove_if(generations_.begin(), generations_.end(), ended), generations_.end());
-    return !ready.empty();
-}
-
-// One batch: a token of each running generation, then as much of the waiting prompts as fits.
-void engine::step(std::vector<std::shared_ptr<generation>> & ready) {
-    std::stable_partition(ready.begin(), ready.end(), [](const auto & gen) { return gen->pending >= 0; });
-    std::vector<batch_item>                  items;
-    std::vector<std::shared_ptr<generation>> owners;
-    size_t                                   budget = n_batch_;
-    for (auto & gen : ready) {
-        const auto status = guarded([&] {
-            if (!gen->begun) {
-                gen->begin(*this);
-            }
-            if (budget > 0) {
-                items.push_back(gen->next_item(budget));
-                owners.push_back(gen);
-                budget -= items.back().n_tokens;
-            }
-        });
-        if (status != KOLLAMA_OK) {
-            fail(*gen, status);
-        }
-    }
-    if (items.empty()) {
-        return;
-    }
-    const auto status = guarded([&] { decode(items); });
-    if (status == KOLLAMA_OK) {
-        advance(items, owners);
-    } else if ((items.size() == 1 && !items[0].emptied) || status == KOLLAMA_ERROR_ENGINE) {
-        for (auto & gen : owners) {
-            fail(*gen, status);
-        }
-    } else {
-        retry(status, items, owners);
-    }
-}
-
-// A batch of several failed. An aborted step is none: the generation that was cancelled is ended by
-// the loop, the others go on. Else each is tried alone: what one lacks, the others need not suffer from.
-void engine::retry(kollama_status status, const std::vector<batch_item> & items,
-                   const std::vector<std::shared_ptr<generation>> & owners) {
-    for (size_t i = 0; i < items.size(); i++) {
-        if (items[i].emptied) {
-            set_last_error("a batch failed, and this model's memory cannot go back to before it");
-            fail(*owners[i], KOLLAMA_ERROR_DECODE);
-        } else if (status != KOLLAMA_ERROR_ABORTED) {
-            std::vector<std::shared_ptr<generation>> alone{ owners[i] };
-            step(alone);
-        }
-    }
-}
-
-void engine::advance(const std::vector<batch_item> & items, const std::vector<std::shared_ptr<generation>> & owners) {
-    for (size_t i = 0; i < items.size(); i++) {
-        const auto status = guarded([&] { owners[i]->advance(*this, mutex_, items[i]); });
-        if (status != KOLLAMA_OK) {
-            fail(*owners[i], status);
-        }
-    }
-}
-
-void engine::fail(generation & gen, kollama_status status) {
-    const std::string           reason = kollama_last_error();
-    std::lock_guard<std::mutex> lock(mutex_);
-    if (status == KOLLAMA_ERROR_ENGINE && poison_.empty()) {
-        poison_ = reason;
-    }
-    if (status == KOLLAMA_ERROR_CONTEXT_FULL && gen.n_sampled > 0) {
-        gen.end(KOLLAMA_FINISH_LENGTH); // other sequences filled the context
-    } else if (status != KOLLAMA_ERROR_ABORTED) {
-        gen.fail(status, reason);
-    }
 }
 
 } // namespace kollama
@@ -322,6 +185,7 @@ kollama_status kollama_generation_init(kollama_sequence * seq, kollama_sampler *
         gen->max_tokens = params->max_tokens;
         gen->ignore_eos = params->ignore_eos;
         gen->ahead      = std::max(1, params->ahead);
+        gen->n_top      = params->n_top;
         if (n_prompt == 0) {
             throw failure(KOLLAMA_ERROR_ARGUMENT, "the prompt has no tokens");
         }
@@ -336,7 +200,12 @@ kollama_status kollama_generation_init(kollama_sequence * seq, kollama_sampler *
             gen->stops.add({ params->stops[i], params->stop_lengths[i] });
         }
         auto handle = std::make_unique<kollama_generation>(kollama_generation{ seq->engine, gen });
-        seq->engine->start(gen, sampler);
+        const auto   pin = seq->engine->pin_model();
+        sampler_hold hold(sampler, "this sampler is in use by another generation");
+        sampler->bind(*seq->engine->model());
+        sampler->begin();
+        gen->calls_back = sampler->chain && sampler->chain->calls_back();
+        seq->engine->start(gen, hold);
         *out = handle.release();
     });
 }

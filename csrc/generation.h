@@ -3,7 +3,7 @@
 #pragma once
 
 #include "engine.h"
-#include "sampler.h"
+#include "sampling/sampler.h"
 #include "stops.h"
 #include "utf8.h"
 
@@ -13,10 +13,11 @@ namespace kollama {
 
 struct generation : counted<KOLLAMA_HANDLE_GENERATION> {
     struct event {
-        int32_t        token;
-        float          logprob;
+        int32_t        token  = -1;
+        float          logprob = 0;
         std::string    text;
-        kollama_finish finish;
+        kollama_finish finish = KOLLAMA_FINISH_NONE;
+        std::vector<kollama_logprob> top;
     };
 
     using clock = std::chrono::steady_clock;
@@ -28,8 +29,10 @@ struct generation : counted<KOLLAMA_HANDLE_GENERATION> {
     int64_t                   max_tokens = -1;
     bool                      ignore_eos = false;
     size_t                    ahead      = 1;
+    size_t                    n_top      = 0;
+    bool                      calls_back = false; // the consumer's thread chooses the tokens
 
-    // Engine thread only.
+    // Engine thread only; from awaits_choice on until it is false again the consumer's.
     bool              begun     = false;
     size_t            n_read    = 0;  // tokens of the prompt in memory
     int32_t           pending   = -1; // sampled, not yet in memory
@@ -38,6 +41,9 @@ struct generation : counted<KOLLAMA_HANDLE_GENERATION> {
     utf8_stream       utf8;
     std::string       bytes, text;
     std::vector<float> masked; // logits of the end tokens, for ignore_eos
+    std::vector<float> row;    // for the consumer to choose from
+    std::vector<float>     block_max, order; // scratch of top_of_row
+    std::vector<row_entry> top;
 
     // Ours from the start to the end.
     kollama_sampler * sampler = nullptr;
@@ -49,6 +55,8 @@ struct generation : counted<KOLLAMA_HANDLE_GENERATION> {
     kollama_finish    finish    = KOLLAMA_FINISH_NONE;
     bool              cancelled = false;
     bool              running   = false; // in the batch that is being computed
+    bool              awaits_choice = false; // row is there
+    bool              choosing  = false; // the consumer works on it, and has the sampler
     std::atomic<size_t> n_reused{0};
     size_t            n_handed  = 0;
     std::string       incomplete;
@@ -56,13 +64,19 @@ struct generation : counted<KOLLAMA_HANDLE_GENERATION> {
     std::condition_variable news;
 
     // The consumer's: what the last event points to.
-    std::string handed;
+    std::string                  handed;
+    std::vector<kollama_logprob> handed_top;
 
-    bool wants_step() const { return status == KOLLAMA_PENDING && !cancelled && events.size() < ahead; }
+    bool wants_step() const { return status == KOLLAMA_PENDING && !cancelled && !awaits_choice && events.size() < ahead; }
 
     // Under the mutex. Both give sequence and sampler back: the consumer may free them at once.
     void fail(kollama_status status, std::string reason);
     void end(kollama_finish finish);
+    void publish(event event);
+    void give_sampler_back();
+
+    // On the thread that chooses, without the mutex. May write into the logits.
+    event decide(engine & e, float * logits);
 
     // Engine thread, without the mutex.
     void       begin(engine & e);
@@ -71,6 +85,7 @@ struct generation : counted<KOLLAMA_HANDLE_GENERATION> {
 
   private:
     void                    release();
+    void                    look(const float * logits, size_t n_vocab); // fills top
     kollama_sampler::choice sample(engine & e, float * logits); // may write into them
     kollama_finish          take(engine & e, int32_t token); // fills text
 };

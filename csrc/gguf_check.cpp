@@ -16,6 +16,7 @@ constexpr const char * NEVER_ZERO[]      = { "ssm.group_count", "ssm.time_step_r
 constexpr const char * DIVIDE_BY_HEADS[] = { "deepseek2", "gemma2", "gemma3", "olmo2", "phimoe" };
 constexpr const char * DIVIDE_BY_EXPERTS[] = { "glm4moe",  "grovemoe", "llada-moe", "mellum",   "nemotron_h_moe", "qwen2moe",
                                                "qwen35moe", "qwen3moe", "qwen3next", "qwen3vlmoe", "qwen4exp", "rnd1" };
+constexpr const char * ROTATE_BY_SECTIONS[] = { "paddleocr", "qwen2vl", "qwen35", "qwen35moe", "qwen3tts", "qwen3vl", "qwen3vlmoe", "qwen4exp" };
 
 template <size_t N> bool is_one_of(const std::string & name, const char * const (&names)[N]) {
     return std::any_of(names, names + N, [&](const char * other) { return name == other; });
@@ -31,7 +32,7 @@ bool ends_with(const std::string & text, const std::string & end) {
 
 class checker {
   public:
-    checker(const kollama_gguf & gguf, const std::string & path) : gguf_(gguf), path_(path) {
+    checker(const kollama_gguf & gguf, const byte_source & source) : gguf_(gguf), source_(source) {
         const std::string * name = gguf.find("general.architecture");
         architecture_            = name ? *name : "";
     }
@@ -77,7 +78,7 @@ class checker {
                 return { std::strtoll(entry.value.c_str(), nullptr, 10) };
             }
             if (entry.array_type == GGUF_TYPE_INT32 || entry.array_type == GGUF_TYPE_UINT32) {
-                const std::vector<char> bytes = read_array(path_, entry);
+                const std::vector<char> bytes = read_array(source_, entry);
                 std::vector<int32_t>    values(bytes.size() / 4);
                 std::memcpy(values.data(), bytes.data(), values.size() * 4);
                 return { values.begin(), values.end() };
@@ -148,8 +149,10 @@ class checker {
         if (rotated % 2 != 0 || rotated < 0 || (head > 0 && rotated > head)) {
             refuse(format("%s.rope.dimension_count is %lld, in heads of %lld", architecture_.c_str(), (long long) rotated, (long long) head));
         }
-        const auto sections = numbers("rope.dimension_sections");
-        if (!sections.empty() && std::all_of(sections.begin(), sections.end(), [](int64_t n) { return n <= 0; })) {
+        auto       sections = numbers("rope.dimension_sections");
+        const bool used     = !sections.empty() || is_one_of(architecture_, ROTATE_BY_SECTIONS);
+        sections.resize(std::min<size_t>(sections.size(), 3)); // the fourth alone is not enough
+        if (used && std::none_of(sections.begin(), sections.end(), [](int64_t n) { return n > 0; })) {
             refuse(architecture_ + ".rope.dimension_sections has no section");
         }
     }
@@ -170,18 +173,14 @@ class checker {
     }
 
     const kollama_gguf & gguf_;
-    const std::string &  path_;
+    const byte_source &  source_;
     std::string          architecture_;
 };
 
 } // namespace
 
-void check_gguf(const kollama_gguf & gguf, const std::string & path) {
-    try {
-        checker(gguf, path).check();
-    } catch (const failure & e) {
-        throw failure(e.status, path + ": " + e.what());
-    }
+void check_gguf(const kollama_gguf & gguf, const byte_source & source) {
+    checker(gguf, source).check();
 }
 
 } // namespace kollama

@@ -7,7 +7,7 @@
 
 namespace kollama {
 
-// Throws FORMAT. For each part of a split model.
-void check_gguf(const kollama_gguf & gguf, const std::string & path);
+// Throws KOLLAMA_ERROR_FORMAT, without the name of the file. For each part of a split model.
+void check_gguf(const kollama_gguf & gguf, const byte_source & source);
 
 } // namespace kollama

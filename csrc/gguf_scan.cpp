@@ -2,108 +2,24 @@
 
 #include <algorithm>
 #include <cstring>
-#include <filesystem>
-#include <fstream>
 
 namespace kollama {
 namespace {
 
-namespace fs = std::filesystem;
-
 constexpr uint64_t MAX_KEY_BYTES = 65535; // the GGUF specification's limit
 constexpr uint64_t MAX_NAME_BYTES = 64;   // ggml's GGML_MAX_NAME
 constexpr uint64_t MAX_COUNT = 65536;     // of keys, and of tensors: each takes llama.cpp a kilobyte
-constexpr size_t   BUFFER_BYTES  = 1 << 20;
 
-// Reads forward through a file, never past its end.
-class reader {
-  public:
-    explicit reader(const std::string & path) : buffer_(BUFFER_BYTES) {
-        const fs::path  file = fs::u8path(path);
-        std::error_code error;
-        if (!fs::is_regular_file(file, error)) {
-            throw failure(KOLLAMA_ERROR_IO, "is not a regular file");
-        }
-        size_   = fs::file_size(file, error);
-        stream_ = std::ifstream(file, std::ios::binary);
-        if (error || !stream_) {
-            throw failure(KOLLAMA_ERROR_IO, "cannot be opened for reading");
-        }
+std::string read_text(source_reader & in, uint64_t limit, const char * what) {
+    const uint64_t length = in.number<uint64_t>(what);
+    if (length > limit) {
+        in.fail(in.offset() - 8, format("%s claims a length of %llu bytes", what, (unsigned long long) length));
     }
-
-    uint64_t size() const { return size_; }
-    uint64_t offset() const { return offset_; }
-    uint64_t left() const { return size_ - offset_; }
-
-    void need(uint64_t n_bytes, const char * what) const {
-        if (n_bytes > left()) {
-            throw failure(KOLLAMA_ERROR_FORMAT,
-                          format("truncated at byte %llu: %s needs %llu more bytes, the file has %llu",
-                                 (unsigned long long) offset_, what, (unsigned long long) n_bytes,
-                                 (unsigned long long) left()));
-        }
-    }
-
-    void read(void * dst, uint64_t n_bytes, const char * what) {
-        need(n_bytes, what);
-        char * out = static_cast<char *>(dst);
-        while (n_bytes > 0) {
-            if (position_ == filled_) {
-                fill();
-            }
-            const size_t part = std::min<uint64_t>(n_bytes, filled_ - position_);
-            std::memcpy(out, buffer_.data() + position_, part);
-            out += part;
-            position_ += part;
-            offset_ += part;
-            n_bytes -= part;
-        }
-    }
-
-    void skip(uint64_t n_bytes, const char * what) {
-        need(n_bytes, what);
-        offset_ += n_bytes;
-        if (n_bytes <= filled_ - position_) {
-            position_ += n_bytes;
-        } else {
-            stream_.seekg(static_cast<std::streamoff>(offset_));
-            position_ = filled_ = 0;
-        }
-    }
-
-    template <class T> T number(const char * what) {
-        T value;
-        read(&value, sizeof(value), what);
-        return value;
-    }
-
-    std::string text(uint64_t limit, const char * what) {
-        const uint64_t length = number<uint64_t>(what);
-        if (length > limit) {
-            throw failure(KOLLAMA_ERROR_FORMAT, format("%s at byte %llu claims a length of %llu bytes", what,
-                                                       (unsigned long long) (offset_ - 8), (unsigned long long) length));
-        }
-        need(length, what);
-        std::string value(length, '\0');
-        read(value.data(), length, what);
-        return value;
-    }
-
-  private:
-    void fill() {
-        stream_.read(buffer_.data(), static_cast<std::streamsize>(std::min<uint64_t>(buffer_.size(), left())));
-        position_ = 0;
-        filled_   = static_cast<size_t>(stream_.gcount());
-        if (filled_ == 0) {
-            throw failure(KOLLAMA_ERROR_IO, format("reading failed at byte %llu", (unsigned long long) offset_));
-        }
-    }
-
-    std::ifstream     stream_;
-    std::vector<char> buffer_;
-    uint64_t          size_ = 0, offset_ = 0;
-    size_t            position_ = 0, filled_ = 0;
-};
+    in.need(length, what);
+    std::string value(static_cast<size_t>(length), '\0');
+    in.read(value.data(), value.size(), what);
+    return value;
+}
 
 uint64_t scalar_size(uint32_t type) {
     switch (type) {
@@ -115,7 +31,19 @@ uint64_t scalar_size(uint32_t type) {
     }
 }
 
-std::string scalar(reader & in, uint32_t type) {
+// With as many digits as it takes to read the same number back.
+template <class T> std::string shortest(T value, int most) {
+    std::string text;
+    for (int digits = 6; digits <= most; digits++) {
+        text = format("%.*g", digits, static_cast<double>(value));
+        if (static_cast<T>(std::strtod(text.c_str(), nullptr)) == value) {
+            break;
+        }
+    }
+    return text;
+}
+
+std::string scalar(source_reader & in, uint32_t type) {
     switch (type) {
         case GGUF_TYPE_UINT8:   return std::to_string(in.number<uint8_t>("a value"));
         case GGUF_TYPE_INT8:    return std::to_string(in.number<int8_t>("a value"));
@@ -125,13 +53,13 @@ std::string scalar(reader & in, uint32_t type) {
         case GGUF_TYPE_INT32:   return std::to_string(in.number<int32_t>("a value"));
         case GGUF_TYPE_UINT64:  return std::to_string(in.number<uint64_t>("a value"));
         case GGUF_TYPE_INT64:   return std::to_string(in.number<int64_t>("a value"));
-        case GGUF_TYPE_FLOAT32: return format("%.9g", in.number<float>("a value"));
-        case GGUF_TYPE_FLOAT64: return format("%.17g", in.number<double>("a value"));
+        case GGUF_TYPE_FLOAT32: return shortest(in.number<float>("a value"), 9);
+        case GGUF_TYPE_FLOAT64: return shortest(in.number<double>("a value"), 17);
         default:                return in.number<uint8_t>("a value") ? "true" : "false";
     }
 }
 
-std::string array(reader & in, const std::string & key, kollama_gguf::entry & entry) {
+std::string array(source_reader & in, const std::string & key, kollama_gguf::entry & entry) {
     const uint32_t type  = in.number<uint32_t>("an array's type");
     const uint64_t count = in.number<uint64_t>("an array's length");
     entry.array_type     = type;
@@ -152,12 +80,12 @@ std::string array(reader & in, const std::string & key, kollama_gguf::entry & en
     return format("[%s x %llu]", gguf_type_name(static_cast<gguf_type>(type)), (unsigned long long) count);
 }
 
-void read_entry(reader & in, kollama_gguf & out) {
+void read_entry(source_reader & in, kollama_gguf & out) {
     kollama_gguf::entry entry;
-    entry.key           = in.text(MAX_KEY_BYTES, "a key");
+    entry.key           = read_text(in, MAX_KEY_BYTES, "a key");
     const uint32_t type = in.number<uint32_t>("a value's type");
     if (type == GGUF_TYPE_STRING) {
-        entry.value = in.text(in.left(), "a string");
+        entry.value = read_text(in, in.left(), "a string");
     } else if (type == GGUF_TYPE_ARRAY) {
         entry.value = array(in, entry.key, entry);
     } else if (scalar_size(type)) {
@@ -186,9 +114,9 @@ bool tensor_bytes(const kollama_gguf::tensor & tensor, uint64_t * n_bytes) {
     return true;
 }
 
-void read_tensor(reader & in, kollama_gguf & out) {
+void read_tensor(source_reader & in, kollama_gguf & out) {
     kollama_gguf::tensor tensor{};
-    tensor.name   = in.text(MAX_NAME_BYTES, "a tensor's name");
+    tensor.name   = read_text(in, MAX_NAME_BYTES, "a tensor's name");
     tensor.n_dims = in.number<uint32_t>("a tensor's rank");
     if (tensor.n_dims > 4) {
         throw failure(KOLLAMA_ERROR_FORMAT, format("tensor '%s' has %u dimensions", tensor.name.c_str(), tensor.n_dims));
@@ -210,25 +138,23 @@ void read_tensor(reader & in, kollama_gguf & out) {
     out.tensors.push_back(std::move(tensor));
 }
 
-void check_magic(reader & in) {
-    if (in.size() == 0) {
+void check_magic(source_reader & in) {
+    if (in.left() == 0) {
         throw failure(KOLLAMA_ERROR_FORMAT, "the file is empty");
     }
     char magic[4] = {};
-    in.read(magic, std::min<uint64_t>(4, in.size()), "the magic number");
+    in.read(magic, static_cast<size_t>(std::min<uint64_t>(4, in.left())), "the magic number");
     if (std::memcmp(magic, "GGUF", 4) == 0) {
         return;
     }
-    for (const char * old : { "lmgg", "fmgg", "tjgg" }) {
-        if (std::memcmp(magic, old, 4) == 0) {
-            throw failure(KOLLAMA_ERROR_FORMAT, "a GGML file of 2023; this version of kollama reads GGUF only");
-        }
+    if (std::memcmp(magic, "algg", 4) == 0) {
+        throw failure(KOLLAMA_ERROR_FORMAT, "a LoRA adapter in the GGML format of 2023, not a model");
     }
     std::string seen;
     for (char c : magic) {
         seen += c >= ' ' && c <= '~' ? std::string(1, c) : format("\\x%02x", static_cast<unsigned char>(c));
     }
-    throw failure(KOLLAMA_ERROR_FORMAT, "not a GGUF file: it begins with '" + seen + "' instead of 'GGUF'");
+    throw failure(KOLLAMA_ERROR_FORMAT, "neither a GGUF nor a GGML file of 2023: it begins with '" + seen + "'");
 }
 
 void check_tensors(const kollama_gguf & gguf, uint64_t file_size) {
@@ -246,7 +172,7 @@ void check_tensors(const kollama_gguf & gguf, uint64_t file_size) {
     }
 }
 
-kollama_gguf scan(reader & in) {
+kollama_gguf scan(source_reader & in) {
     kollama_gguf out;
     out.version = in.number<uint32_t>("the version");
     if (out.version < 2 || out.version > GGUF_VERSION) {
@@ -255,9 +181,8 @@ kollama_gguf scan(reader & in) {
     const uint64_t n_tensors = in.number<uint64_t>("the number of tensors");
     const uint64_t n_entries = in.number<uint64_t>("the number of keys");
     if (std::max(n_tensors, n_entries) > MAX_COUNT) {
-        throw failure(KOLLAMA_ERROR_FORMAT, format("%llu tensors and %llu keys are claimed at byte 8; %llu of each are the limit",
-                                                   (unsigned long long) n_tensors, (unsigned long long) n_entries,
-                                                   (unsigned long long) MAX_COUNT));
+        in.fail(8, format("%llu tensors and %llu keys are claimed; %llu of each are the limit", (unsigned long long) n_tensors,
+                          (unsigned long long) n_entries, (unsigned long long) MAX_COUNT));
     }
     for (uint64_t i = 0; i < n_entries; i++) {
         read_entry(in, out);
@@ -272,14 +197,14 @@ kollama_gguf scan(reader & in) {
         }
     }
     out.data_start = (in.offset() + out.alignment - 1) / out.alignment * out.alignment;
-    check_tensors(out, in.size());
+    check_tensors(out, in.offset() + in.left());
     return out;
 }
 
 } // namespace
 
-void read_strings(const std::string & path, const kollama_gguf::entry & array, const std::function<void(std::string &)> & take) {
-    reader in(path);
+void read_strings(const byte_source & source, const kollama_gguf::entry & array, const std::function<void(std::string &)> & take) {
+    source_reader in(source);
     in.skip(array.array_offset, "an array");
     std::string text;
     for (uint64_t i = 0; i < array.array_count; i++) {
@@ -291,8 +216,8 @@ void read_strings(const std::string & path, const kollama_gguf::entry & array, c
     }
 }
 
-std::vector<char> read_array(const std::string & path, const kollama_gguf::entry & array) {
-    reader            in(path);
+std::vector<char> read_array(const byte_source & source, const kollama_gguf::entry & array) {
+    source_reader     in(source);
     std::vector<char> bytes;
     in.skip(array.array_offset, "an array");
     in.need(array.array_count * scalar_size(array.array_type), "an array");
@@ -301,14 +226,12 @@ std::vector<char> read_array(const std::string & path, const kollama_gguf::entry
     return bytes;
 }
 
-kollama_gguf scan_gguf(const std::string & path) {
-    try {
-        reader in(path);
-        check_magic(in);
-        return scan(in);
-    } catch (const failure & e) {
-        throw failure(e.status, path + ": " + e.what());
-    }
+kollama_gguf scan_gguf(const byte_source & source) {
+    source_reader in(source);
+    check_magic(in);
+    kollama_gguf out = scan(in);
+    out.format       = "gguf";
+    return out;
 }
 
 } // namespace kollama
@@ -333,12 +256,12 @@ const kollama_gguf::entry * kollama_gguf::find_array(const std::string & key, gg
     return nullptr;
 }
 
-kollama_status kollama_gguf_open(const char * path, kollama_gguf ** out) {
-    return guarded([&] { *out = new kollama_gguf(scan_gguf(path)); });
-}
-
 void kollama_gguf_free(kollama_gguf * gguf) {
     delete gguf;
+}
+
+const char * kollama_gguf_format(const kollama_gguf * gguf) {
+    return gguf->format.c_str();
 }
 
 uint32_t kollama_gguf_version(const kollama_gguf * gguf) {

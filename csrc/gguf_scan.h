@@ -3,7 +3,7 @@
 
 #pragma once
 
-#include "internal.h"
+#include "byte_source.h"
 
 #include "gguf.h"
 
@@ -26,6 +26,7 @@ struct kollama_gguf {
         uint64_t    n_bytes;
     };
 
+    std::string         format; // "gguf", or what the file was before it was seen as one: "ggjt v3"
     uint32_t            version   = 0;
     uint64_t            alignment = 32;
     uint64_t            data_start = 0; // file offset
@@ -38,11 +39,11 @@ struct kollama_gguf {
 
 namespace kollama {
 
-// Throws failure: IO where the file cannot be read, FORMAT where it is not a sound GGUF.
-kollama_gguf scan_gguf(const std::string & path);
+// Throw KOLLAMA_ERROR_FORMAT with the offset; what they throw does not name the file.
+kollama_gguf scan_gguf(const byte_source & source);
 
 // The elements of an array that the scan has found.
-void read_strings(const std::string & path, const kollama_gguf::entry & array, const std::function<void(std::string &)> & take);
-std::vector<char> read_array(const std::string & path, const kollama_gguf::entry & array);
+void read_strings(const byte_source & source, const kollama_gguf::entry & array, const std::function<void(std::string &)> & take);
+std::vector<char> read_array(const byte_source & source, const kollama_gguf::entry & array);
 
 } // namespace kollama

@@ -59,6 +59,7 @@ typedef enum kollama_status {
     KOLLAMA_ERROR_ABORTED,
     KOLLAMA_ERROR_STATE,        // a thing is not there yet, e.g. logits before the first append
     KOLLAMA_ERROR_ENGINE,       // an assertion of ggml or llama.cpp failed
+    KOLLAMA_ERROR_CALLBACK,     // a caller's callback failed
 } kollama_status;
 
 // The reason of the last failure on this thread. Valid until the next failure on it.
@@ -119,13 +120,14 @@ KOLLAMA_API int32_t kollama_default_threads(void);
 
 KOLLAMA_API void kollama_free(void * memory); // what an out parameter handed over
 
-// ---- GGUF header ---------------------------------------------------------------------------------
+// ---- header of a model file ----------------------------------------------------------------------
 
-// Reads the header of a GGUF file with every length checked against the file's size. Split files:
-// the part's own header.
+// Reads the header of a GGUF file with every length checked against the file's size, or that of a
+// legacy GGML file as the GGUF that it would be. Split files: the part's own header.
 KOLLAMA_API kollama_status kollama_gguf_open(const char * path, kollama_gguf ** out);
 KOLLAMA_API void           kollama_gguf_free(kollama_gguf * gguf);
 
+KOLLAMA_API const char * kollama_gguf_format   (const kollama_gguf * gguf); // "gguf", "ggjt v3" ...
 KOLLAMA_API uint32_t     kollama_gguf_version  (const kollama_gguf * gguf);
 KOLLAMA_API size_t       kollama_gguf_n_kv     (const kollama_gguf * gguf);
 KOLLAMA_API const char * kollama_gguf_key      (const kollama_gguf * gguf, size_t index, size_t * length);
@@ -144,6 +146,14 @@ typedef struct kollama_tensor_info {
 } kollama_tensor_info;
 
 KOLLAMA_API void kollama_gguf_tensor(const kollama_gguf * gguf, size_t index, kollama_tensor_info * info);
+
+// ---- rows of tensors -----------------------------------------------------------------------------
+
+// Bytes of a row of a type, by ggml's name for it. ARGUMENT: no such type, or the row is no whole number of its blocks.
+KOLLAMA_API kollama_status kollama_row_bytes(const char * type, size_t n_per_row, size_t * n_bytes);
+// Rows of floats as blocks of a type, as llama_model_quantize makes them without an importance matrix. dst has
+// n_rows times kollama_row_bytes. FORMAT: a value is not finite, or too large. Threads may call it at a time.
+KOLLAMA_API kollama_status kollama_quantize_rows(const char * type, const float * src, size_t n_rows, size_t n_per_row, void * dst);
 
 // ---- quantization --------------------------------------------------------------------------------
 // kollama_runtime_init must have run. One thread at a time works on a handle.
@@ -222,6 +232,7 @@ typedef struct kollama_model_params {
     kollama_load_mode load_mode;
     bool              mlock;
     bool              vocab_only;
+    float             rms_norm_eps; // of a legacy file, which does not have it; <= 0: Llama-2's 1e-5
     const char *      tokenizer;    // path of a tokenizer.json that replaces the file's rules, or NULL
     kollama_progress  progress;
     void *            progress_user;
@@ -236,6 +247,7 @@ KOLLAMA_API kollama_status kollama_model_free(kollama_model * model);
 KOLLAMA_API void kollama_model_pin  (kollama_model * model);
 KOLLAMA_API void kollama_model_unpin(kollama_model * model);
 
+KOLLAMA_API const char * kollama_model_format (const kollama_model * model); // "gguf", "ggjt v3" ...
 KOLLAMA_API int32_t  kollama_model_n_vocab    (const kollama_model * model);
 KOLLAMA_API int32_t  kollama_model_n_ctx_train(const kollama_model * model);
 KOLLAMA_API int32_t  kollama_model_n_embd     (const kollama_model * model);
@@ -249,6 +261,18 @@ KOLLAMA_API int32_t  kollama_model_meta_count (const kollama_model * model);
 KOLLAMA_API int32_t  kollama_model_meta_key   (const kollama_model * model, int32_t index, char * buf, size_t size);
 KOLLAMA_API int32_t  kollama_model_meta_value (const kollama_model * model, int32_t index, char * buf, size_t size);
 KOLLAMA_API const char * kollama_model_chat_template(const kollama_model * model); // NULL: none
+
+// ---- conversion ----------------------------------------------------------------------------------
+
+typedef struct kollama_convert_params {
+    float            rms_norm_eps; // <= 0: Llama-2's 1e-5
+    const char *     tokenizer;    // path of a tokenizer.json to keep in the result, or NULL
+    kollama_progress progress;
+    void *           progress_user;
+} kollama_convert_params;
+
+// Writes a legacy GGML file as a GGUF, in constant memory. What is at out is overwritten.
+KOLLAMA_API kollama_status kollama_convert_legacy(const char * path, const char * out, const kollama_convert_params * params);
 
 // ---- tokenizer -----------------------------------------------------------------------------------
 // Immutable; callable from any thread.
@@ -349,6 +373,7 @@ KOLLAMA_API kollama_status kollama_sequence_logits(kollama_sequence * seq, kolla
 
 KOLLAMA_API float * kollama_row_data   (kollama_row * row);
 KOLLAMA_API size_t  kollama_row_size   (const kollama_row * row); // floats
+KOLLAMA_API void    kollama_row_retain (kollama_row * row);
 KOLLAMA_API void    kollama_row_release(kollama_row * row);
 
 // ---- sampling ------------------------------------------------------------------------------------
@@ -363,7 +388,50 @@ typedef struct kollama_sampler_params {
 
 KOLLAMA_API kollama_sampler * kollama_sampler_init(const kollama_sampler_params * params);
 KOLLAMA_API void              kollama_sampler_free(kollama_sampler * sampler);
-KOLLAMA_API kollama_status    kollama_sampler_sample(kollama_sampler * sampler, kollama_row * row, int32_t * token);
+KOLLAMA_API kollama_status    kollama_sampler_clone(kollama_sampler * sampler, kollama_sampler ** out);
+
+#define KOLLAMA_MAX_LAST_N 1048576
+
+// Links of a chain, in the order they are added. The first one makes the sampler's parameters but
+// the seed void. A chain that ends without choosing takes the most likely token.
+typedef enum kollama_link_kind {
+    KOLLAMA_LINK_PENALTIES,   // last_n (-1: n_ctx_train), repeat, frequency, presence
+    KOLLAMA_LINK_TOP_N_SIGMA, // n
+    KOLLAMA_LINK_TOP_K,       // k
+    KOLLAMA_LINK_TYPICAL_P,   // p, min_keep
+    KOLLAMA_LINK_TOP_P,       // p, min_keep
+    KOLLAMA_LINK_MIN_P,       // p, min_keep
+    KOLLAMA_LINK_XTC,         // probability, threshold, min_keep
+    KOLLAMA_LINK_TEMPERATURE, // temperature, dynatemp_range, dynatemp_exponent
+    KOLLAMA_LINK_MIROSTAT,    // tau, eta; chooses, as those below but infill
+    KOLLAMA_LINK_MIROSTAT_V2, // tau, eta
+    KOLLAMA_LINK_ADAPTIVE_P,  // target, decay
+    KOLLAMA_LINK_INFILL,
+    KOLLAMA_LINK_DRAW,        // by probability
+} kollama_link_kind;
+
+KOLLAMA_API kollama_status kollama_sampler_add(kollama_sampler * sampler, kollama_link_kind kind, const double * values, size_t n_values);
+// multiplier, base, allowed_length, last_n (-1: n_ctx_train)
+KOLLAMA_API kollama_status kollama_sampler_add_dry(
+    kollama_sampler * sampler, const double * values, size_t n_values, const kollama_text * breakers, size_t n_breakers);
+// Each by id, or where texts[i].data is not NULL by the tokens of a text.
+KOLLAMA_API kollama_status kollama_sampler_add_bias(
+    kollama_sampler * sampler, const int32_t * ids, const kollama_text * texts, const float * biases, size_t count);
+
+// GBNF. ARGUMENT where it is malformed; what it asks of the vocabulary is seen by the first use.
+KOLLAMA_API kollama_status kollama_sampler_add_grammar(kollama_sampler * sampler, const kollama_text * grammar, const kollama_text * root);
+
+// Changes the row that follows tokens: n_vocab logits, those of removed candidates -inf. Not 0: it
+// failed, and so does the sample, with CALLBACK.
+typedef int (*kollama_callback)(void * user, size_t index, const int32_t * tokens, size_t n_tokens, kollama_row * row);
+
+// A sampler with such a link works on the threads that call kollama_sampler_sample and
+// kollama_generation_next, not on the engine's.
+KOLLAMA_API kollama_status kollama_sampler_add_callback(kollama_sampler * sampler, const kollama_text * name, size_t index);
+KOLLAMA_API void kollama_sampler_set_callback(kollama_sampler * sampler, kollama_callback callback, void * user);
+
+// Chooses what follows the sequence. A chain learns the vocabulary by its first use with a model.
+KOLLAMA_API kollama_status    kollama_sampler_sample(kollama_sampler * sampler, kollama_sequence * seq, int32_t * token);
 
 // ---- generation: the default loop, on the engine thread ------------------------------------------
 
@@ -374,6 +442,7 @@ typedef struct kollama_generation_params {
     const char * const * stops;
     const size_t *       stop_lengths;
     size_t               n_stops;
+    size_t               n_top;        // most likely tokens to give with each event
 } kollama_generation_params;
 
 typedef enum kollama_finish {
@@ -384,12 +453,19 @@ typedef enum kollama_finish {
     KOLLAMA_FINISH_CANCELLED,
 } kollama_finish;
 
+typedef struct kollama_logprob {
+    int32_t token;
+    float   logprob;
+} kollama_logprob;
+
 typedef struct kollama_event {
     int32_t        token;
     float          logprob;     // natural log, of the model's own distribution
     const char *   text;        // complete characters; valid until the next call
     size_t         length;
     kollama_finish finish;      // of the last event; NONE before
+    const kollama_logprob * top; // by logprob, the largest first; valid until the next call
+    size_t         n_top;
 } kollama_event;
 
 typedef struct kollama_generation_stats {

@@ -1,6 +1,5 @@
 #include "model.h"
 
-#include "gguf_check.h"
 #include "tokenizer/handle.h"
 #include "tokenizer/read_gguf.h"
 
@@ -68,13 +67,18 @@ bool on_progress(float done, void * user) {
     return !state->stopped;
 }
 
-// The native tokenizer of a file, or null where its vocabulary is of a kind that llama.cpp does.
-std::shared_ptr<tokenizer> read_native(const std::string & path, const kollama_gguf & gguf) {
+// The native tokenizer of a file, or null where its vocabulary is of a kind that llama.cpp does. Where
+// another is given in its place, a tokenizer.json inside is not looked at: that is a way past a bad one.
+std::shared_ptr<tokenizer> read_native(model_file & file, bool is_replaced) {
     auto own = std::make_shared<tokenizer>();
-    if (!read_gguf_vocabulary(path, gguf, *own)) {
-        return nullptr;
+    if (file.view) {
+        take_legacy_vocabulary(std::move(file.view->vocabulary()), *own);
+    } else {
+        own = read_gguf_tokenizer(*file.bytes, file.header, !is_replaced);
     }
-    own->texts(); // or the first token of a stream would wait for it
+    if (own) {
+        own->texts(); // or the first token of a stream would wait for it
+    }
     return own;
 }
 
@@ -90,26 +94,53 @@ std::shared_ptr<const tokenizer> make_tokenizer(const kollama_model & model, std
     if (!replacement) {
         return own;
     }
-    auto other = read_tokenizer(replacement);
+    auto other = read_tokenizer(replacement, &own->vocab);
     try {
         check_same_pieces(own->vocab, other->vocab);
     } catch (const failure & e) {
         throw failure(e.status, std::string(replacement) + ": does not fit the model: " + e.what());
     }
-    other->vocab.bos     = own->vocab.bos; // what a model was trained to begin and end with is its own
-    other->vocab.eos     = own->vocab.eos;
-    other->vocab.add_bos = own->vocab.add_bos;
-    other->vocab.eog     = own->vocab.eog;
+    take_ends(own->vocab, other->vocab);
     return other;
 }
 
-void load(const char * const * paths, size_t n_paths, const kollama_model_params & params, kollama_model ** out) {
-    const kollama_gguf    first = scan_gguf(paths[0]);
-    check_gguf(first, paths[0]);
-    for (size_t i = 1; i < n_paths; i++) {
-        check_gguf(scan_gguf(paths[i]), paths[i]);
+void check_legacy(const std::string & path, size_t n_paths, const kollama_model_params & params, const model_file & first) {
+    if (!first.view) {
+        if (params.rms_norm_eps > 0) {
+            throw failure(KOLLAMA_ERROR_ARGUMENT, path + ": a GGUF has its own rms_norm_eps; it can be given for GGML files of 2023 only");
+        }
+        return;
     }
-    const llama_load_mode mode  = choose_load_mode(params, first);
+    if (n_paths > 1) {
+        throw failure(KOLLAMA_ERROR_ARGUMENT, path + ": a GGML file of 2023 has no further parts");
+    }
+    if (params.load_mode == KOLLAMA_LOAD_MMAP) {
+        throw failure(KOLLAMA_ERROR_ARGUMENT, path + ": a GGML file of 2023 is read, it cannot be mapped: leave mmap at \"auto\"");
+    }
+}
+
+llama_model * load_weights(const char * const * paths, size_t n_paths, const model_file & first, llama_model_params & params) {
+    if (!first.view) {
+        return n_paths == 1 ? llama_model_load_from_file(paths[0], params)
+                            : llama_model_load_from_splits(const_cast<const char **>(paths), n_paths, params);
+    }
+    const std::unique_ptr<FILE, int (*)(FILE *)> stream(open_stream(*first.view), std::fclose);
+    if (!stream) {
+        throw failure(KOLLAMA_ERROR_LOAD, "this platform cannot load it in place: convert it to GGUF first");
+    }
+    return llama_model_load_from_file_ptr(stream.get(), params);
+}
+
+void load(const char * const * paths, size_t n_paths, const kollama_model_params & params, kollama_model ** out) {
+    const std::string path  = paths[0];
+    model_file        first = open_for_loading(path, { params.rms_norm_eps });
+    for (size_t i = 1; i < n_paths; i++) {
+        open_for_loading(paths[i]);
+    }
+    check_legacy(path, n_paths, params, first);
+    // A stream cannot be mapped, and repacking is for weights that were read.
+    const llama_load_mode mode = first.view ? (params.mlock ? LLAMA_LOAD_MODE_MLOCK : LLAMA_LOAD_MODE_NONE)
+                                            : choose_load_mode(params, first.header);
 
     progress_state     state{ &params };
     llama_model_params lparams  = llama_model_default_params();
@@ -120,28 +151,38 @@ void load(const char * const * paths, size_t n_paths, const kollama_model_params
     lparams.progress_callback_user_data = &state;
 
     // While llama.cpp reads the weights and a vocabulary of its own; after it, where no thread is to be had.
-    auto own = std::async(std::launch::async | std::launch::deferred, [&] { return read_native(paths[0], first); });
+    auto own = std::async(std::launch::async | std::launch::deferred, [&] { return read_native(first, params.tokenizer != nullptr); });
 
     auto  model = std::make_unique<kollama_model>();
     guard g;
-    model->handle = n_paths == 1 ? llama_model_load_from_file(paths[0], lparams)
-                                 : llama_model_load_from_splits(const_cast<const char **>(paths), n_paths, lparams);
+    model->handle = load_weights(paths, n_paths, first, lparams);
     if (!model->handle) {
         if (state.stopped) {
-            throw failure(KOLLAMA_ERROR_ABORTED, std::string(paths[0]) + ": the load was stopped");
+            throw failure(KOLLAMA_ERROR_ABORTED, "the load was stopped");
         }
-        throw failure(KOLLAMA_ERROR_LOAD, std::string(paths[0]) + ": " + reason_of(g.errors()));
+        throw failure(KOLLAMA_ERROR_LOAD, reason_of(g.errors()));
     }
-    model->vocab     = llama_model_get_vocab(model->handle);
-    model->uses_mmap = !params.vocab_only && (mode == LLAMA_LOAD_MODE_MMAP || mode == LLAMA_LOAD_MODE_MMAP_MLOCK);
+    model->vocab      = llama_model_get_vocab(model->handle);
+    model->format     = first.header.format;
+    model->uses_mmap  = !params.vocab_only && (mode == LLAMA_LOAD_MODE_MMAP || mode == LLAMA_LOAD_MODE_MMAP_MLOCK);
     model->vocab_only = params.vocab_only;
     try {
-        model->tokenizer = make_tokenizer(*model, own.get(), first, params.tokenizer);
+        model->tokenizer = make_tokenizer(*model, own.get(), first.header, params.tokenizer);
     } catch (...) {
         llama_model_free(model->handle);
         throw;
     }
     *out = model.release();
+}
+
+// load(), with the file named in what it throws.
+void load_named(const char * const * paths, size_t n_paths, const kollama_model_params & params, kollama_model ** out) {
+    try {
+        load(paths, n_paths, params, out);
+    } catch (const failure & e) {
+        const std::string text = e.what();
+        throw failure(e.status, text.compare(0, std::strlen(paths[0]), paths[0]) == 0 ? text : std::string(paths[0]) + ": " + text);
+    }
 }
 
 } // namespace
@@ -164,7 +205,7 @@ using namespace kollama;
 
 kollama_status kollama_model_load(const char * const * paths, size_t n_paths, const kollama_model_params * params,
                                   kollama_model ** out) {
-    return guarded([&] { load(paths, n_paths, *params, out); });
+    return guarded([&] { load_named(paths, n_paths, *params, out); });
 }
 
 kollama_status kollama_model_free(kollama_model * model) {
@@ -198,6 +239,10 @@ void kollama_model_pin(kollama_model * model) {
 
 void kollama_model_unpin(kollama_model * model) {
     --model->n_pins;
+}
+
+const char * kollama_model_format(const kollama_model * model) {
+    return model->format.c_str();
 }
 
 int32_t kollama_model_n_vocab(const kollama_model * model) {

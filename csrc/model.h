@@ -1,15 +1,20 @@
 #pragma once
 
-#include "gguf_scan.h"
+#include "internal.h"
+#include "model_file.h"
 #include "tokenizer/tokenizer.h"
 
 struct kollama_model : kollama::counted<KOLLAMA_HANDLE_MODEL> {
     llama_model *       handle = nullptr;
     const llama_vocab * vocab  = nullptr;
+    std::string         format; // of the file: "gguf", "ggjt v3" ...
     bool                uses_mmap = false;
     bool                vocab_only = false;
     std::atomic<int>    n_contexts{0};
     std::atomic<int>    n_pins{0};
+    const uint64_t      serial = ++last_serial; // tells it from one that was at the same address
+
+    static inline std::atomic<uint64_t> last_serial{0};
 
     std::shared_ptr<const kollama::tokenizer> tokenizer;
 };

@@ -6,6 +6,9 @@
 #pragma once
 
 #include "gguf_scan.h"
+#include "internal.h"
+
+#include "gguf.h"
 
 #include <map>
 

@@ -1,4 +1,4 @@
-#include "gguf_check.h"
+#include "model_file.h"
 #include "quant.h"
 #include "quant_types.h"
 
@@ -23,7 +23,6 @@ std::string part_path(const std::string & first, int n_parts, int index) {
 }
 
 void add_part(quantization & q, const std::string & path, const kollama_gguf & gguf) {
-    check_gguf(gguf, path);
     for (const auto & found : gguf.tensors) {
         quantization::tensor tensor{};
         tensor.name = found.name;
@@ -38,8 +37,16 @@ void add_part(quantization & q, const std::string & path, const kollama_gguf & g
     q.size_before += std::filesystem::file_size(std::filesystem::u8path(path));
 }
 
+kollama_gguf scan(const std::string & path) {
+    model_file file = open_for_loading(path);
+    if (file.view) {
+        throw failure(KOLLAMA_ERROR_FORMAT, path + ": a GGML file of 2023; convert it to GGUF first");
+    }
+    return std::move(file.header);
+}
+
 void open(quantization & q, const std::string & path) {
-    const kollama_gguf  first = scan_gguf(path);
+    const kollama_gguf  first = scan(path);
     const std::string * count = first.find("split.count");
     const long          n     = count ? std::strtol(count->c_str(), nullptr, 10) : 1;
     if (n > UINT16_MAX) {
@@ -48,7 +55,7 @@ void open(quantization & q, const std::string & path) {
     add_part(q, path, first);
     for (int i = 1; i < n; i++) {
         const std::string part = part_path(path, static_cast<int>(n), i);
-        add_part(q, part, scan_gguf(part));
+        add_part(q, part, scan(part));
     }
 }
 

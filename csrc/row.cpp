@@ -2,7 +2,9 @@
 
 #include "row_kernels.h"
 
+#include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 
 namespace kollama {
@@ -65,6 +67,37 @@ row_peak scan_row(const float * logits, size_t n, std::vector<float> & block_max
     return peak;
 }
 
+// The k-th largest block maximum bounds them from below, so only blocks that reach it are read again:
+// about k of them.
+void top_of_row(const float * logits, size_t n, size_t k, const std::vector<float> & block_max, std::vector<float> & order,
+                std::vector<row_entry> & top) {
+    float bound = MINUS_INF;
+    if (k < block_max.size()) {
+        order = block_max;
+        std::nth_element(order.begin(), order.begin() + (k - 1), order.end(), std::greater<float>());
+        bound = order[k - 1];
+    }
+    top.clear();
+    for (size_t b = 0; b < block_max.size(); b++) {
+        if (block_max[b] < bound) {
+            continue;
+        }
+        for (size_t i = b * ROW_BLOCK, end = std::min(n, i + ROW_BLOCK); i < end; i++) {
+            if (logits[i] >= bound) {
+                top.push_back({ static_cast<int32_t>(i), logits[i] });
+            }
+        }
+    }
+    const auto before = [](const row_entry & a, const row_entry & b) {
+        return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+    };
+    if (k < top.size()) {
+        std::nth_element(top.begin(), top.begin() + (k - 1), top.end(), before);
+        top.resize(k);
+    }
+    std::sort(top.begin(), top.end(), before);
+}
+
 float log_sum_exp(const float * logits, size_t n, float peak) {
     if (std::isinf(peak)) {
         return peak; // a logit of +inf takes all the probability
@@ -85,6 +118,10 @@ float * kollama_row_data(kollama_row * row) {
 
 size_t kollama_row_size(const kollama_row * row) {
     return row->logits.size();
+}
+
+void kollama_row_retain(kollama_row * row) {
+    ++row->owners;
 }
 
 void kollama_row_release(kollama_row * row) {

@@ -23,6 +23,16 @@ struct row_peak {
 // Throws KOLLAMA_ERROR_ARGUMENT where a logit is NaN or all are -inf.
 row_peak scan_row(const float * logits, size_t n, std::vector<float> & block_max);
 
+struct row_entry {
+    int32_t id;
+    float   logit;
+};
+
+// The k largest logits, sorted; equal ones by id, so that a seed gives the same text on every
+// machine. block_max is scan_row's; order is scratch memory.
+void top_of_row(const float * logits, size_t n, size_t k, const std::vector<float> & block_max, std::vector<float> & order,
+                std::vector<row_entry> & top);
+
 // log(sum(exp(logits))), given their maximum.
 float log_sum_exp(const float * logits, size_t n, float peak);
 

@@ -24,6 +24,14 @@ void kollama_job_free(kollama_job * job) {
     delete job;
 }
 
+kollama_row * sequence::take_row() const {
+    if (!row_valid) {
+        throw failure(KOLLAMA_ERROR_STATE, "there are no logits: append a token first");
+    }
+    ++row->owners;
+    return row;
+}
+
 namespace {
 
 kollama_status submit(kollama_sequence * seq, std::function<void(kollama::job &)> work, kollama_job ** out) {
@@ -144,12 +152,6 @@ kollama_status kollama_sequence_tokens(kollama_sequence * seq, int32_t * tokens,
 
 kollama_status kollama_sequence_logits(kollama_sequence * seq, kollama_row ** out) {
     return guarded([&] {
-        seq->engine->with_idle(*seq->state, [&] {
-            if (!seq->state->row_valid) {
-                throw failure(KOLLAMA_ERROR_STATE, "there are no logits: append a token first");
-            }
-            ++seq->state->row->owners;
-            *out = seq->state->row;
-        });
+        seq->engine->with_idle(*seq->state, [&] { *out = seq->state->take_row(); });
     });
 }

@@ -16,12 +16,13 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "kollama"
 # Lowest first. A module may import its own layer and those below; a folder stands for all in it.
 # Only `kollama` itself, the package's __init__.py, is named without what is below it.
 LAYERS = (
-    ("errors", "types", "params", "progress", "unicode", "files"),
+    ("errors", "types", "params", "progress", "unicode", "files", "samplers", "sampling"),
     ("_core",),
-    ("generate", "chat", "slots", "inspection", "demo", "imatrix", "quantization"),
+    ("generate", "chat", "chat_format", "chat_builtin", "chat_registry", "slots", "inspection",
+     "demo", "convert", "imatrix", "quantization"),
     ("llm",),
     ("",),
-    ("cli",),
+    ("cli", "compat"),
     ("__main__",),
 )
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -28,14 +28,14 @@ def test_directory(tmp_path: Path) -> None:
     ("content", "reason"),
     [
         (b"", "the file is empty"),
-        ("안녕하세요, 오늘은 날씨가 좋네요.".encode(), "not a GGUF file: it begins with"),
-        (b"GG", "not a GGUF file"),
+        ("안녕하세요, 오늘은 날씨가 좋네요.".encode(), "neither a GGUF nor a GGML file of 2023: it begins with"),
+        (b"GG", "neither a GGUF nor a GGML file of 2023"),
         (b"GGUF", "truncated at byte 4: the version"),
         (b"GGUF\x01\x00\x00\x00" + bytes(64), "GGUF version 1"),
         (b"GGUF\x03\x00\x00\x00" + b"\xff" * 16, "are the limit"),
-        (b"tjgg\x03\x00\x00\x00" + bytes(64), "GGML file of 2023"),
+        (b"algg\x01\x00\x00\x00" + bytes(64), "a LoRA adapter in the GGML format of 2023"),
     ],
-    ids=["empty", "text", "two bytes", "magic only", "version 1", "huge counts", "legacy"],
+    ids=["empty", "text", "two bytes", "magic only", "version 1", "huge counts", "LoRA"],
 )
 def test_not_a_model(tmp_path: Path, content: bytes, reason: str) -> None:
     path = tmp_path / "model.gguf"

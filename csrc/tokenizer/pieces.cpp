@@ -94,9 +94,12 @@ void piece_table::build_by_score(const vocabulary & vocab) {
     // Equal scores have equal ranks: of two such pairs the leftmost is merged first.
     std::vector<uint32_t> order(n), ranks(n);
     std::iota(order.begin(), order.end(), 0u);
-    std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return vocab.scores[a] > vocab.scores[b]; });
+    auto added = [&](uint32_t id) { return id >= vocab.first_added; };
+    std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) {
+        return added(a) != added(b) ? added(b) : vocab.scores[a] > vocab.scores[b];
+    });
     for (size_t i = 0, rank = 0; i < n; i++) {
-        rank += i > 0 && vocab.scores[order[i]] != vocab.scores[order[i - 1]];
+        rank += i > 0 && (vocab.scores[order[i]] != vocab.scores[order[i - 1]] || added(order[i]) != added(order[i - 1]));
         ranks[order[i]] = static_cast<uint32_t>(rank);
     }
 

@@ -12,6 +12,7 @@ namespace {
 const std::string TOKENS = "tokenizer.ggml.tokens";
 const std::string SCORES = "tokenizer.ggml.scores";
 const std::string TYPES  = "tokenizer.ggml.token_type";
+const std::string JSON   = "tokenizer.huggingface.json"; // the GGUF specification's own key
 
 token_kind kind_of(int32_t type) {
     switch (type) {
@@ -143,9 +144,8 @@ std::vector<special_token> specials_of(const kollama_gguf & gguf, const vocabula
     return out;
 }
 
-} // namespace
-
-bool read_gguf_vocabulary(const std::string & path, const kollama_gguf & gguf, tokenizer & out) {
+// By score. false where the vocabulary is of another kind.
+bool read_scores(const byte_source & source, const kollama_gguf & gguf, tokenizer & out) {
     const std::string * model = gguf.find("tokenizer.ggml.model");
     const auto *        list  = gguf.find_array(TOKENS, GGUF_TYPE_STRING);
     if (!model || *model != "llama" || !list) {
@@ -154,7 +154,7 @@ bool read_gguf_vocabulary(const std::string & path, const kollama_gguf & gguf, t
     vocabulary & vocab = out.vocab;
     const size_t n     = list->array_count;
     vocab.pieces.reserve(n, n * 8);
-    read_strings(path, *list, [&](std::string & text) {
+    read_strings(source, *list, [&](std::string & text) {
         if (text.empty()) { // the name that llama.cpp gives it
             text = "[EMPTY_" + std::to_string(vocab.pieces.size()) + "]";
         }
@@ -162,8 +162,7 @@ bool read_gguf_vocabulary(const std::string & path, const kollama_gguf & gguf, t
     });
     const auto doubles = vocab.ids.build(vocab.pieces);
     if (doubles.first >= 0) {
-        throw failure(KOLLAMA_ERROR_FORMAT, format("%s: the tokens %d and %d have the same piece", path.c_str(), doubles.first,
-                                                   doubles.second));
+        throw failure(KOLLAMA_ERROR_FORMAT, format("the tokens %d and %d have the same piece", doubles.first, doubles.second));
     }
     vocab.scores.assign(n, 0.0f);
     const auto * scores  = gguf.find_array(SCORES, GGUF_TYPE_FLOAT32);
@@ -171,25 +170,25 @@ bool read_gguf_vocabulary(const std::string & path, const kollama_gguf & gguf, t
     const auto * types   = gguf.find_array(TYPES, GGUF_TYPE_INT32);
     for (const auto * array : { scores, iscores, types }) {
         if (array && array->array_count < n) {
-            throw failure(KOLLAMA_ERROR_FORMAT, format("%s: %s has %llu entries for %zu tokens", path.c_str(), array->key.c_str(),
+            throw failure(KOLLAMA_ERROR_FORMAT, format("%s has %llu entries for %zu tokens", array->key.c_str(),
                                                        (unsigned long long) array->array_count, n));
         }
     }
     if (scores || iscores) {
-        const std::vector<char> bytes = read_array(path, scores ? *scores : *iscores);
+        const std::vector<char> bytes = read_array(source, scores ? *scores : *iscores);
         for (size_t id = 0; id < n; id++) {
             int32_t whole;
             std::memcpy(&vocab.scores[id], bytes.data() + id * 4, 4);
             std::memcpy(&whole, bytes.data() + id * 4, 4);
             vocab.scores[id] = scores ? vocab.scores[id] : static_cast<float>(whole);
             if (std::isnan(vocab.scores[id])) {
-                throw failure(KOLLAMA_ERROR_FORMAT, format("%s: the score of token %zu is not a number", path.c_str(), id));
+                throw failure(KOLLAMA_ERROR_FORMAT, format("the score of token %zu is not a number", id));
             }
         }
     }
     vocab.kinds.assign(n, token_kind::normal);
     if (types) {
-        const std::vector<char> bytes = read_array(path, *types);
+        const std::vector<char> bytes = read_array(source, *types);
         for (size_t id = 0; id < n; id++) {
             int32_t type;
             std::memcpy(&type, bytes.data() + id * 4, 4);
@@ -203,6 +202,9 @@ bool read_gguf_vocabulary(const std::string & path, const kollama_gguf & gguf, t
     vocab.unk     = id_of(gguf, "unknown_token_id", 0, n);
     vocab.add_bos = flag_of(gguf, "add_bos_token", true);
     vocab.literal_specials = true;
+    if (const std::string * first = gguf.find("kollama.tokenizer.first_added")) { // ours: docs/convert.md
+        vocab.first_added = static_cast<uint32_t>(std::min<uint64_t>(std::strtoull(first->c_str(), nullptr, 10), UINT32_MAX));
+    }
     correct_kinds(gguf, vocab);
     for (size_t id = 0; id < n; id++) {
         vocab.special[id] = vocab.kinds[id] == token_kind::control || vocab.kinds[id] == token_kind::unknown;
@@ -211,6 +213,28 @@ bool read_gguf_vocabulary(const std::string & path, const kollama_gguf & gguf, t
     out.text.start    = prefix ? text_rules::strip::one_space : text_rules::strip::nothing;
     out.encodes       = std::make_unique<score_encoder>(vocab, specials_of(gguf, vocab), prefix);
     return true;
+}
+
+} // namespace
+
+std::shared_ptr<tokenizer> read_gguf_tokenizer(const byte_source & source, const kollama_gguf & gguf, bool with_json) {
+    auto scored = std::make_shared<tokenizer>();
+    if (!read_scores(source, gguf, *scored)) {
+        return nullptr;
+    }
+    const std::string * json = with_json ? gguf.find(JSON) : nullptr;
+    if (!json) {
+        return scored;
+    }
+    auto ranked = std::make_shared<tokenizer>();
+    try {
+        read_json(*json, *ranked, &scored->vocab);
+        check_same_pieces(scored->vocab, ranked->vocab);
+    } catch (const failure & e) {
+        throw failure(e.status, JSON + ": " + e.what());
+    }
+    take_ends(scored->vocab, ranked->vocab);
+    return ranked;
 }
 
 // ---- the kinds that llama.cpp does ---------------------------------------------------------------
@@ -260,6 +284,13 @@ void append_llama_piece(const llama_vocab * vocab, int32_t token, std::string & 
 }
 
 } // namespace
+
+void take_ends(const vocabulary & from, vocabulary & to) {
+    to.bos     = from.bos;
+    to.eos     = from.eos;
+    to.add_bos = from.add_bos;
+    to.eog     = from.eog;
+}
 
 void take_ends(const llama_vocab * from, vocabulary & to) {
     to.bos     = llama_vocab_bos(from);

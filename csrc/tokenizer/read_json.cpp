@@ -12,7 +12,17 @@ namespace {
 
 // ---- vocabulary ----------------------------------------------------------------------------------
 
-void place_pieces(json_file & in, vocabulary & vocab) {
+// How many ids there are: with those beyond the file's last that model has and does not use.
+size_t count_ids(int64_t last, const vocabulary * model) {
+    const size_t named = static_cast<size_t>(last + 1);
+    size_t       used  = model ? model->size() : 0;
+    while (used > named && model->kinds[used - 1] == token_kind::unused) {
+        used--;
+    }
+    return used == named ? model->size() : named;
+}
+
+void place_pieces(json_file & in, const vocabulary * model, vocabulary & vocab) {
     int64_t last = -1;
     for (int32_t id : in.text_ids) {
         last = std::max<int64_t>(last, id);
@@ -20,7 +30,7 @@ void place_pieces(json_file & in, vocabulary & vocab) {
     for (const added_token & token : in.added) {
         last = std::max(last, token.id);
     }
-    const size_t         n = static_cast<size_t>(last + 1);
+    const size_t         n = count_ids(last, model);
     std::vector<int64_t> source(n, -1); // of each id: index in the file; from in.texts.size() on an added token
     string_index         index;
     const auto           doubles = index.build(in.texts);
@@ -55,11 +65,13 @@ void place_pieces(json_file & in, vocabulary & vocab) {
     vocab.eog.assign(n, false);
     for (size_t id = 0; id < n; id++) {
         if (source[id] < 0) {
-            vocab.kinds[id] = token_kind::none;
+            const bool unused = model && id < model->size() && model->kinds[id] == token_kind::unused;
+            vocab.kinds[id]   = unused ? token_kind::unused : token_kind::none;
+            vocab.pieces.add(unused ? model->pieces[id] : std::string_view());
+            continue;
         }
         const size_t i = static_cast<size_t>(source[id]);
-        vocab.pieces.add(source[id] < 0 ? std::string_view() : i < in.texts.size() ? in.texts[i]
-                                                                                   : in.added[i - in.texts.size()].text);
+        vocab.pieces.add(i < in.texts.size() ? in.texts[i] : in.added[i - in.texts.size()].text);
     }
     const auto same = vocab.ids.build(vocab.pieces);
     if (same.first >= 0 && !vocab.pieces[static_cast<size_t>(same.first)].empty()) {
@@ -276,11 +288,11 @@ std::vector<merge_rule> resolve_merges(const json_file & in, const vocabulary & 
 
 } // namespace
 
-void read_json(std::string_view json, tokenizer & out) {
+void read_json(std::string_view json, tokenizer & out, const vocabulary * model) {
     json_file    in    = read_json_file(json);
     vocabulary & vocab = out.vocab;
     rank_rules   rules;
-    place_pieces(in, vocab);
+    place_pieces(in, model, vocab);
     find_ends(in, vocab);
     rules.pieces = in.rules;
     read_normalizer(in.normalizer, rules);

@@ -6,11 +6,13 @@
 #include "tokenizer/encoder.h"
 
 #include <functional>
-#include <iosfwd>
 #include <memory>
 #include <mutex>
 
 namespace kollama {
+
+class byte_source;
+struct legacy_vocabulary;
 
 class tokenizer {
   public:
@@ -45,11 +47,15 @@ class tokenizer {
 
 // Reads a tokenizer.json, a legacy GGML .bin or a GGUF, by what the file begins with. For kinds of
 // GGUF vocabulary that are not done natively, llama.cpp's own tokenizer, on a model of its own.
-std::shared_ptr<tokenizer> read_tokenizer(const std::string & path);
+// model: see read_json.
+std::shared_ptr<tokenizer> read_tokenizer(const std::string & path, const vocabulary * model = nullptr);
 
 // The kinds that need no llama.cpp. What they throw does not name the file.
-void read_json(std::string_view text, tokenizer & out);
-void read_legacy(std::istream & in, uint64_t size, tokenizer & out);
+// model, where given, is the vocabulary that the tokenizer.json belongs to. Embeddings are often padded
+// beyond the last piece: ids that model calls unused and the JSON does not name are model's pieces.
+void read_json(std::string_view text, tokenizer & out, const vocabulary * model = nullptr);
+void read_legacy(const byte_source & source, tokenizer & out);
+void take_legacy_vocabulary(legacy_vocabulary && from, tokenizer & out);
 
 // Throws KOLLAMA_ERROR_FORMAT with the first difference unless both have the same pieces at the same ids.
 void check_same_pieces(const vocabulary & file, const vocabulary & other);

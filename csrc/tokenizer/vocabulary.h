@@ -66,6 +66,7 @@ struct vocabulary {
     string_list             pieces;
     string_index            ids;
     std::vector<float>      scores; // of a vocabulary that merges by score; else empty
+    uint32_t                first_added = UINT32_MAX; // ids from here on merge after all others, whatever their score
     std::vector<token_kind> kinds;
     std::vector<bool>       special; // left out by skip_special
     std::vector<bool>       eog;     // ends a generation

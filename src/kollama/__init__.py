@@ -9,12 +9,16 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from . import samplers
 from ._core.context import Context
 from ._core.model import Model
 from ._core.runtime import default_threads, devices, llama_version
 from ._core.sampler import Sampler
 from ._core.sequence import Sequence
 from ._core.tokenizer import Decoder, Tokenizer
+from .chat_format import ChatFormat, Mark, Special
+from .chat_registry import chat_formats, register_chat_format
+from .convert import convert
 from .errors import (
     AbortedError,
     ArgumentError,
@@ -33,7 +37,7 @@ from .errors import (
     WriteError,
 )
 from .generate import Generation
-from .inspection import FileInfo, TensorInfo, inspect
+from .inspection import FileInfo, TensorInfo, VocabularyInfo, inspect
 from .llm import LLM
 from .quantization import Quantization, QuantizedTensor, quantize
 from .types import Completion, Device, Timings, Token, Usage
@@ -43,6 +47,7 @@ __all__ = [
     "AbortedError",
     "ArgumentError",
     "BusyError",
+    "ChatFormat",
     "ClosedError",
     "Completion",
     "Context",
@@ -55,6 +60,7 @@ __all__ = [
     "FormatError",
     "Generation",
     "KollamaError",
+    "Mark",
     "Model",
     "ModelLoadError",
     "ModelNotFoundError",
@@ -63,6 +69,7 @@ __all__ = [
     "QuantizedTensor",
     "Sampler",
     "Sequence",
+    "Special",
     "StateError",
     "TensorInfo",
     "Timings",
@@ -70,12 +77,17 @@ __all__ = [
     "TokenError",
     "Tokenizer",
     "Usage",
+    "VocabularyInfo",
     "WriteError",
+    "chat_formats",
+    "convert",
     "default_threads",
     "devices",
     "inspect",
     "llama_version",
     "quantize",
+    "register_chat_format",
+    "samplers",
 ]
 
 if TYPE_CHECKING:

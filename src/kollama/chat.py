@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from .errors import ArgumentError, KollamaError
 
 if TYPE_CHECKING:
+    import numpy as np
     from jinja2 import Template
+    from numpy.typing import NDArray
 
     from ._core.model import Model
+    from ._core.tokenizer import Tokenizer
 
-__all__ = ["Message", "render"]
+__all__ = ["Message", "check_messages", "encode_rendered", "render", "render_template"]
 
 Message = Mapping[str, Any]
 
@@ -32,17 +35,30 @@ def render(model: Model, messages: Sequence[Message]) -> str:
             f"{model.path} has no chat template: it is a base model, so use generate or complete "
             "with a prompt of your own"
         )
-    _check(messages)
-    tokenizer = model.tokenizer
+    return render_template(model.chat_template, model.tokenizer, messages)
+
+
+def render_template(source: str, tokenizer: Tokenizer, messages: Sequence[Message]) -> str:
+    """The prompt that a Jinja template makes of the messages. Errors are those of render."""
+    check_messages(messages)
     special = {
         "bos_token": "" if tokenizer.bos is None else tokenizer.piece(tokenizer.bos),
         "eos_token": "" if tokenizer.eos is None else tokenizer.piece(tokenizer.eos),
     }
-    template = _compile(model.chat_template)
+    template = _compile(source)
     return template.render(messages=messages, add_generation_prompt=True, **special)
 
 
-def _check(messages: Sequence[Message]) -> None:
+def encode_rendered(tokenizer: Tokenizer, text: str) -> NDArray[np.int32]:
+    """Special tokens in the text are parsed; bos is added only where the template did not."""
+    ids = tokenizer.encode(text, parse_special=True)
+    if tokenizer.add_bos and (len(ids) == 0 or ids[0] != tokenizer.bos):
+        ids = tokenizer.encode(text, parse_special=True, add_bos=True)
+    return ids
+
+
+def check_messages(messages: Sequence[Message]) -> None:
+    """Raises where these are not mappings with a role and a content."""
     if isinstance(messages, (str, bytes, Mapping)):
         raise TypeError('messages must be a list such as [{"role": "user", "content": "안녕"}]')
     if not messages:

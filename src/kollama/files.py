@@ -14,7 +14,9 @@ __all__ = ["cache_folder", "new_file"]
 
 
 @contextlib.contextmanager
-def new_file(path: str | os.PathLike[str], *, source: str | os.PathLike[str] | None = None) -> Iterator[Path]:
+def new_file(
+    path: str | os.PathLike[str], *, source: str | os.PathLike[str] | None = None
+) -> Iterator[Path]:
     """A temporary path beside `path` to write to; it gets that name when the block ends.
 
     Whatever is raised in the block removes the temporary file; a process that is killed leaves at
@@ -40,7 +42,7 @@ def new_file(path: str | os.PathLike[str], *, source: str | os.PathLike[str] | N
             os.fsync(file.fileno())  # a rename can reach the disk before the data does
         scratch.replace(target)
     except OSError as error:
-        if isinstance(error, WriteError) or not _is_about(error, scratch):
+        if not _is_about(error, scratch):
             raise
         raise WriteError(f"{target}: cannot be written: {error.strerror or error}") from error
     finally:
@@ -49,7 +51,7 @@ def new_file(path: str | os.PathLike[str], *, source: str | os.PathLike[str] | N
 
 
 def _is_about(error: OSError, path: Path) -> bool:
-    # A failing write() names no file.
+    # A failing write() names no file, nor does a WriteError of csrc.
     return error.filename is None or Path(os.fsdecode(error.filename)) == path
 
 

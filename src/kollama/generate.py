@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypedDict
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from ._core.generation import STREAM_AHEAD, TokenStream
 from ._core.sampler import Sampler
 from .errors import ArgumentError, BusyError
 from .params import INT32_MAX
+from .sampling import Sampling
 from .types import Completion, FinishReason, Timings, Token, Usage
 
 if TYPE_CHECKING:
@@ -21,16 +22,6 @@ if TYPE_CHECKING:
     from .slots import Slot, Slots
 
 __all__ = ["Generation", "Sampling"]
-
-
-class Sampling(TypedDict, total=False):
-    """Keywords of a Sampler, as generate, complete and chat take them."""
-
-    temperature: float
-    top_k: int
-    top_p: float
-    min_p: float
-    seed: int | None
 
 
 class Generation(Iterator[Token]):
@@ -49,6 +40,7 @@ class Generation(Iterator[Token]):
         max_tokens: int | None,
         stop: list[bytes],
         ignore_eos: bool,
+        logprobs: int = 0,
     ) -> None:
         self._slots = slots
         self._slot: Slot | None = None
@@ -60,6 +52,9 @@ class Generation(Iterator[Token]):
         self._max_tokens = max_tokens
         self._stop = stop
         self._ignore_eos = ignore_eos
+        self._n_top = logprobs
+        self._logprobs: list[float] = []
+        self._top: list[list[tuple[int, float]]] = []
         self._texts: list[str] = []
         self._ids: list[int] = []
 
@@ -80,6 +75,7 @@ class Generation(Iterator[Token]):
                 stop=self._stop,
                 ignore_eos=self._ignore_eos,
                 ahead=ahead,
+                top=self._n_top,
             )
         except BaseException:
             self.close()
@@ -104,6 +100,9 @@ class Generation(Iterator[Token]):
             self._turn.release()
         self._texts.append(token.text)
         self._ids.append(token.id)
+        self._logprobs.append(token.logprob)
+        if token.top_logprobs is not None:
+            self._top.append(token.top_logprobs)
         return token
 
     def finish(self) -> Completion:
@@ -129,6 +128,8 @@ class Generation(Iterator[Token]):
             timings=timings,
             seed=self._sampler.seed,
             incomplete=incomplete,
+            logprobs=np.array(self._logprobs, np.float32),
+            top_logprobs=self._top if self._n_top else None,
         )
 
     def close(self) -> None:

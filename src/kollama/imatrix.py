@@ -81,7 +81,7 @@ def _checked(entries: Mapping[str, Any], where: str, error: type[KollamaError]) 
 
 
 def _read_gguf(path: Path) -> Importance:
-    _, metadata, _ = read_header(path)
+    _, _, metadata, _ = read_header(path)
     if metadata.get("general.type") != "imatrix":
         raise FormatError(f"{path}: is a GGUF, but no importance matrix")
     tensors = {name: _load(path, name, *place) for name, place in tensor_places(path).items()}

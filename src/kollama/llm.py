@@ -14,9 +14,11 @@ from ._core.memory import token_ids
 from ._core.model import Model
 from ._core.sampler import Sampler
 from ._core.tokenizer import Tokenizer
+from .chat_registry import FormatLike, find_format, format_for
 from .errors import ArgumentError, ContextFullError
-from .generate import Generation, Sampling, stop_strings
+from .generate import Generation, stop_strings
 from .params import INT32_MAX, boolean, integer
+from .sampling import Sampling
 from .slots import Slots
 from .types import Completion
 
@@ -38,7 +40,8 @@ class LLM:
         model: path of a model file, a list of the parts of a split one, or a Model.
         n_ctx: tokens of prompt and answer together, for each request.
         n_parallel: requests that can run at a time; they are computed together.
-        n_gpu_layers, mmap, mlock, tokenizer, progress: see Model.
+        chat_format: what `chat` takes for its format where none is given.
+        n_gpu_layers, mmap, mlock, rms_norm_eps, tokenizer, progress: see Model.
         n_batch, n_threads, type_k, type_v, flash_attn, swa_full: see Context.
 
     Usable from any thread. A request that finds all n_parallel places taken waits for one.
@@ -51,6 +54,7 @@ class LLM:
         *,
         n_ctx: int = 4096,
         n_parallel: int = 1,
+        chat_format: FormatLike | None = None,
         n_batch: int | None = None,
         n_threads: int | None = None,
         type_k: str = "f16",
@@ -60,6 +64,7 @@ class LLM:
         n_gpu_layers: int | Literal["auto"] = 0,
         mmap: bool | Literal["auto"] = "auto",
         mlock: bool = False,
+        rms_norm_eps: float | None = None,
         tokenizer: _Path | None = None,
         progress: Callable[[float], bool | None] | Literal[True] | None = None,
     ) -> None:
@@ -69,12 +74,13 @@ class LLM:
             raise ArgumentError(f"n_ctx={n_ctx} times n_parallel={n_parallel} is too large")
         self.n_ctx = n_ctx
         self.n_parallel = n_parallel
+        self.chat_format = None if chat_format is None else find_format(chat_format)
         self._owns_model = not isinstance(model, Model)
         self.model = (
             model
             if isinstance(model, Model)
             else Model(model, n_gpu_layers=n_gpu_layers, mmap=mmap, mlock=mlock,
-                       tokenizer=tokenizer, progress=progress)
+                       rms_norm_eps=rms_norm_eps, tokenizer=tokenizer, progress=progress)
         )
         try:
             self._context = Context(
@@ -112,6 +118,7 @@ class LLM:
         stop: _Stop = None,
         ignore_eos: bool = False,
         sampler: Sampler | None = None,
+        logprobs: int | None = None,
         **sampling: Unpack[Sampling],
     ) -> Generation:
         """A stream of the tokens that follow a prompt.
@@ -122,8 +129,8 @@ class LLM:
             max_tokens: at least 1; None: until an end token, or the context is full.
             stop: text or texts that end the generation; none of it is given out.
             ignore_eos: never choose a token that ends the generation.
-            sampler: a Sampler; else one is made of the keywords temperature, top_k, top_p, min_p
-                and seed, with llama.cpp's defaults.
+            sampler: a Sampler; else one is made of the keywords, which are Sampler's.
+            logprobs: give the k most likely tokens with each, as Token.top_logprobs.
 
         Raises:
             ContextFullError: the prompt does not fit into n_ctx.
@@ -131,19 +138,19 @@ class LLM:
             ArgumentError: a value out of range.
         """
         return self._generation(self._prompt_ids(prompt), max_tokens, stop, ignore_eos, sampler,
-                                sampling)
+                                logprobs, sampling)
 
     @overload
     def complete(
         self, prompt: str | bytes | list[int] | NDArray[np.integer], *,
         max_tokens: int | None = 256, stop: _Stop = None, ignore_eos: bool = False,
-        sampler: Sampler | None = None, **sampling: Unpack[Sampling],
+        sampler: Sampler | None = None, logprobs: int | None = None, **sampling: Unpack[Sampling],
     ) -> Completion: ...
     @overload
     def complete(
         self, prompt: list[str] | list[bytes] | list[list[int]] | list[NDArray[np.integer]], *,
         max_tokens: int | None = 256, stop: _Stop = None, ignore_eos: bool = False,
-        sampler: Sampler | None = None, **sampling: Unpack[Sampling],
+        sampler: Sampler | None = None, logprobs: int | None = None, **sampling: Unpack[Sampling],
     ) -> list[Completion]: ...
     def complete(
         self,
@@ -153,6 +160,7 @@ class LLM:
         stop: _Stop = None,
         ignore_eos: bool = False,
         sampler: Sampler | None = None,
+        logprobs: int | None = None,
         **sampling: Unpack[Sampling],
     ) -> Completion | list[Completion]:
         """What follows a prompt, whole. A list of prompts gives a list, computed together.
@@ -162,13 +170,14 @@ class LLM:
         several = isinstance(prompt, list) and prompt and hasattr(prompt[0], "__len__")
         if not several:
             generation = self._generation(self._prompt_ids(prompt), max_tokens, stop, ignore_eos,
-                                          sampler, sampling)
+                                          sampler, logprobs, sampling)
             with generation:
                 return generation.finish()
         if sampler is not None:
             raise ArgumentError("a sampler serves one stream at a time: pass its keywords instead")
         requests = [
-            self._generation(self._prompt_ids(text), max_tokens, stop, ignore_eos, None, sampling)
+            self._generation(self._prompt_ids(text), max_tokens, stop, ignore_eos, None,
+                             logprobs, sampling)
             for text in cast("list[_Prompt]", prompt)
         ]
         return self._run_together(requests)
@@ -177,24 +186,38 @@ class LLM:
         self,
         messages: Sequence[chat_templates.Message],
         *,
+        format: FormatLike | None = None,  # noqa: A002 - the name people expect
         max_tokens: int | None = 256,
         stop: _Stop = None,
         ignore_eos: bool = False,
         sampler: Sampler | None = None,
+        logprobs: int | None = None,
         **sampling: Unpack[Sampling],
     ) -> Generation:
-        """A stream of the answer to a conversation, in the model's own chat format.
+        """A stream of the answer to a conversation.
 
         Args:
             messages: mappings with "role" and "content": [{"role": "user", "content": "안녕"}].
+            format: name of a chat format (see `chat_formats`), a ChatFormat, or a callable that
+                makes the prompt of the messages. None: the chat_format of this LLM, or else the
+                model's own template.
 
-        The other arguments are those of generate.
+        The other arguments are those of generate. The format's stop texts are added to stop.
 
         Raises:
-            ArgumentError: the model has no chat template, or it refuses the messages.
+            ArgumentError: there is no such format, none was named and the model has no template, or
+                the format refuses the messages.
         """
-        prompt = self._chat_ids(chat_templates.render(self.model, messages))
-        return self._generation(prompt, max_tokens, stop, ignore_eos, sampler, sampling)
+        chosen = format_for(self.model, self.chat_format if format is None else format)
+        if chosen is None:
+            text = chat_templates.render(self.model, messages)
+            prompt = chat_templates.encode_rendered(self.tokenizer, text)
+            stops = stop_strings(stop)
+        else:
+            prompt = chosen.encode(messages, self.tokenizer)
+            stops = [*stop_strings(stop), *stop_strings(chosen.stop)]
+        return self._generation(prompt, max_tokens, stops, ignore_eos, sampler, logprobs,
+                                sampling)
 
     def _generation(
         self,
@@ -203,6 +226,7 @@ class LLM:
         stop: _Stop,
         ignore_eos: bool,
         sampler: Sampler | None,
+        logprobs: int | None,
         sampling: Sampling,
     ) -> Generation:
         if not isinstance(sampler, (Sampler, NoneType)):
@@ -221,6 +245,7 @@ class LLM:
             max_tokens=room,
             stop=stop_strings(stop),
             ignore_eos=boolean("ignore_eos", ignore_eos),
+            logprobs=0 if logprobs is None else integer("logprobs", logprobs, 0),
         )
 
     def _run_together(self, requests: list[Generation]) -> list[Completion]:
@@ -245,14 +270,6 @@ class LLM:
             ids = token_ids(prompt)
         if ids.size == 0:
             raise ArgumentError("the prompt is empty, and the model has no bos to begin with")
-        return ids
-
-    def _chat_ids(self, text: str) -> NDArray[np.int32]:
-        """Special tokens in the text are parsed; bos is added only where the template did not."""
-        tokenizer = self.tokenizer
-        ids = tokenizer.encode(text, parse_special=True)
-        if tokenizer.add_bos and (len(ids) == 0 or ids[0] != tokenizer.bos):
-            ids = tokenizer.encode(text, parse_special=True, add_bos=True)
         return ids
 
     def close(self) -> None:

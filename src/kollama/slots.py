@@ -14,7 +14,7 @@ from .errors import BusyError, ClosedError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Slot", "Slots"]
+__all__ = ["Slot", "Slots", "n_common"]
 
 WAIT_SLICE_S = 0.1
 
@@ -81,16 +81,16 @@ class Slots:
         if self._context.closed:
             raise ClosedError("the LLM is closed")
         free = [slot for slot in self._slots if slot.holder is None]
-        best = max(free, key=lambda slot: _n_common(slot.sequence.tokens, prompt), default=None)
+        best = max(free, key=lambda slot: n_common(slot.sequence.tokens, prompt), default=None)
         unused = len(self._slots) < self._context.n_seq_max
-        if unused and (best is None or _n_common(best.sequence.tokens, prompt) == 0):
+        if unused and (best is None or n_common(best.sequence.tokens, prompt) == 0):
             best = Slot(self._context.sequence())
             self._slots.append(best)
         return best
 
 
-def _n_common(a: NDArray[np.int32], b: NDArray[np.int32]) -> int:
-    """Length of the common prefix."""
+def n_common(a: NDArray[np.int32], b: NDArray[np.int32]) -> int:
+    """Length of the common prefix of two arrays of ids."""
     n = min(len(a), len(b))
     differ = np.flatnonzero(a[:n] != b[:n])
     return int(differ[0]) if len(differ) else n

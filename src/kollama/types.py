@@ -22,13 +22,16 @@ class Token:
     `text` holds complete characters only: a syllable whose bytes come with several tokens is in
     the last of them, and what may still become a stop string is held back. It may be empty.
     `logprob` is the natural logarithm of the token's probability in the model's own distribution,
-    before any sampler. `finish_reason` is set on the last token.
+    before any sampler. `finish_reason` is set on the last token. `top_logprobs` are the k most
+    likely tokens of that distribution, (id, logprob), the likeliest first, where logprobs=k was
+    asked for.
     """
 
     id: int
     text: str
     logprob: float
     finish_reason: FinishReason | None = None
+    top_logprobs: list[tuple[int, float]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,8 @@ class Completion:
 
     `tokens` are the generated ids alone, an end token included (int32, shape (n,)). `incomplete`
     holds the bytes of a character that the last token left unfinished; they are not in `text`.
-    `seed` makes the same text again.
+    `seed` makes the same text again. `logprobs` are those of the tokens (float32, shape (n,)),
+    `top_logprobs` those of each Token, where they were asked for.
     """
 
     text: str
@@ -68,6 +72,8 @@ class Completion:
     timings: Timings
     seed: int
     incomplete: bytes = b""
+    logprobs: NDArray[np.float32] | None = None
+    top_logprobs: list[list[tuple[int, float]]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

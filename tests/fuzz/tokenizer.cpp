@@ -10,7 +10,6 @@
 #include "tokenizer/tokenizer.h"
 
 #include <cstring>
-#include <sstream>
 
 using namespace kollama;
 
@@ -119,9 +118,8 @@ const std::vector<std::unique_ptr<tokenizer>> & tokenizers() {
             read_json(json_of(from, rules.first, rules.second), *made.back());
         }
         made.push_back(std::make_unique<tokenizer>());
-        const std::string  legacy = legacy_of(from);
-        std::istringstream stream(legacy);
-        read_legacy(stream, legacy.size(), *made.back());
+        const std::string legacy = legacy_of(from);
+        read_legacy(*open_memory(legacy.data(), legacy.size()), *made.back());
     }
     return made;
 }
@@ -228,12 +226,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t * data, size_t size) {
     const std::string_view rest(reinterpret_cast<const char *>(data) + 2, size - 2);
     switch (mode) {
         case 0: read([&](tokenizer & t) { read_json(rest, t); }); break;
-        case 1: {
-            const std::string  file(rest);
-            std::istringstream stream(file);
-            read([&](tokenizer & t) { read_legacy(stream, file.size(), t); });
-            break;
-        }
+        case 1: read([&](tokenizer & t) { read_legacy(*open_memory(rest.data(), rest.size()), t); }); break;
         case 2: decode(*all[data[1] % all.size()], data + 2, size - 2); break;
         default: encode(*all[data[1] % all.size()], rest, data[1] & 128); break;
     }

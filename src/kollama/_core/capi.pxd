@@ -44,6 +44,7 @@ cdef extern from "kollama.h" nogil:
         KOLLAMA_ERROR_ABORTED
         KOLLAMA_ERROR_STATE
         KOLLAMA_ERROR_ENGINE
+        KOLLAMA_ERROR_CALLBACK
     const char * kollama_last_error()
     kollama_status kollama_runtime_init(
         const char * const * cpu_paths, size_t n_cpu_paths, const char * const * other_paths,
@@ -82,6 +83,7 @@ cdef extern from "kollama.h" nogil:
     void kollama_free(void * memory)
     kollama_status kollama_gguf_open(const char * path, kollama_gguf ** out)
     void kollama_gguf_free(kollama_gguf * gguf)
+    const char * kollama_gguf_format(const kollama_gguf * gguf)
     uint32_t kollama_gguf_version(const kollama_gguf * gguf)
     size_t kollama_gguf_n_kv(const kollama_gguf * gguf)
     const char * kollama_gguf_key(const kollama_gguf * gguf, size_t index, size_t * length)
@@ -97,6 +99,10 @@ cdef extern from "kollama.h" nogil:
         uint64_t n_bytes
         uint64_t offset
     void kollama_gguf_tensor(const kollama_gguf * gguf, size_t index, kollama_tensor_info * info)
+
+    kollama_status kollama_row_bytes(const char * type, size_t n_per_row, size_t * n_bytes)
+    kollama_status kollama_quantize_rows(
+        const char * type, const float * src, size_t n_rows, size_t n_per_row, void * dst)
 
     const char * kollama_quantize_file_type(size_t index)
     const char * kollama_quantize_tensor_type(size_t index)
@@ -159,6 +165,7 @@ cdef extern from "kollama.h" nogil:
         kollama_load_mode load_mode
         bint mlock
         bint vocab_only
+        float rms_norm_eps
         const char * tokenizer
         kollama_progress progress
         void * progress_user
@@ -168,6 +175,7 @@ cdef extern from "kollama.h" nogil:
     kollama_status kollama_model_free(kollama_model * model)
     void kollama_model_pin(kollama_model * model)
     void kollama_model_unpin(kollama_model * model)
+    const char * kollama_model_format(const kollama_model * model)
     int32_t kollama_model_n_vocab(const kollama_model * model)
     int32_t kollama_model_n_ctx_train(const kollama_model * model)
     int32_t kollama_model_n_embd(const kollama_model * model)
@@ -182,6 +190,14 @@ cdef extern from "kollama.h" nogil:
     int32_t kollama_model_meta_value(
         const kollama_model * model, int32_t index, char * buf, size_t size)
     const char * kollama_model_chat_template(const kollama_model * model)
+
+    ctypedef struct kollama_convert_params:
+        float rms_norm_eps
+        const char * tokenizer
+        kollama_progress progress
+        void * progress_user
+    kollama_status kollama_convert_legacy(
+        const char * path, const char * out, const kollama_convert_params * params)
     kollama_status kollama_tokenizer_load(const char * path, kollama_tokenizer ** out)
     kollama_status kollama_model_tokenizer(
         const kollama_model * model, kollama_tokenizer ** out)
@@ -262,6 +278,7 @@ cdef extern from "kollama.h" nogil:
     kollama_status kollama_sequence_logits(kollama_sequence * seq, kollama_row ** out)
     float * kollama_row_data(kollama_row * row)
     size_t kollama_row_size(const kollama_row * row)
+    void kollama_row_retain(kollama_row * row)
     void kollama_row_release(kollama_row * row)
 
     ctypedef struct kollama_sampler_params:
@@ -272,8 +289,42 @@ cdef extern from "kollama.h" nogil:
         uint32_t seed
     kollama_sampler * kollama_sampler_init(const kollama_sampler_params * params)
     void kollama_sampler_free(kollama_sampler * sampler)
+    kollama_status kollama_sampler_clone(kollama_sampler * sampler, kollama_sampler ** out)
+
+    ctypedef enum kollama_link_kind:
+        KOLLAMA_LINK_PENALTIES
+        KOLLAMA_LINK_TOP_N_SIGMA
+        KOLLAMA_LINK_TOP_K
+        KOLLAMA_LINK_TYPICAL_P
+        KOLLAMA_LINK_TOP_P
+        KOLLAMA_LINK_MIN_P
+        KOLLAMA_LINK_XTC
+        KOLLAMA_LINK_TEMPERATURE
+        KOLLAMA_LINK_MIROSTAT
+        KOLLAMA_LINK_MIROSTAT_V2
+        KOLLAMA_LINK_ADAPTIVE_P
+        KOLLAMA_LINK_INFILL
+        KOLLAMA_LINK_DRAW
+
+    ctypedef int (*kollama_callback)(
+        void * user, size_t index, const int32_t * tokens, size_t n_tokens,
+        kollama_row * row) noexcept
+    kollama_status kollama_sampler_add(
+        kollama_sampler * sampler, kollama_link_kind kind, const double * values, size_t n_values)
+    kollama_status kollama_sampler_add_dry(
+        kollama_sampler * sampler, const double * values, size_t n_values,
+        const kollama_text * breakers, size_t n_breakers)
+    kollama_status kollama_sampler_add_bias(
+        kollama_sampler * sampler, const int32_t * ids, const kollama_text * texts,
+        const float * biases, size_t count)
+    kollama_status kollama_sampler_add_grammar(
+        kollama_sampler * sampler, const kollama_text * grammar, const kollama_text * root)
+    kollama_status kollama_sampler_add_callback(
+        kollama_sampler * sampler, const kollama_text * name, size_t index)
+    void kollama_sampler_set_callback(
+        kollama_sampler * sampler, kollama_callback callback, void * user)
     kollama_status kollama_sampler_sample(
-        kollama_sampler * sampler, kollama_row * row, int32_t * token)
+        kollama_sampler * sampler, kollama_sequence * seq, int32_t * token)
 
     ctypedef struct kollama_generation_params:
         int64_t max_tokens
@@ -282,6 +333,7 @@ cdef extern from "kollama.h" nogil:
         const char * const * stops
         const size_t * stop_lengths
         size_t n_stops
+        size_t n_top
 
     ctypedef enum kollama_finish:
         KOLLAMA_FINISH_NONE
@@ -290,12 +342,18 @@ cdef extern from "kollama.h" nogil:
         KOLLAMA_FINISH_EOS
         KOLLAMA_FINISH_CANCELLED
 
+    ctypedef struct kollama_logprob:
+        int32_t token
+        float logprob
+
     ctypedef struct kollama_event:
         int32_t token
         float logprob
         const char * text
         size_t length
         kollama_finish finish
+        const kollama_logprob * top
+        size_t n_top
 
     ctypedef struct kollama_generation_stats:
         size_t n_prompt

@@ -38,10 +38,11 @@ cdef class TokenStream:
     Args:
         stop: byte strings, none of them empty.
         ahead: how many tokens to compute before they are asked for.
+        top: how many of the most likely tokens to give with each.
     """
 
     def __cinit__(self, Sequence sequence not None, Sampler sampler not None, prompt, *,
-                  max_tokens=None, list stop not None, ignore_eos=False, ahead=STREAM_AHEAD):
+                  max_tokens=None, list stop not None, ignore_eos=False, ahead=STREAM_AHEAD, top=0):
         self._handle = NULL
         self._sequence = sequence
         self._sampler = sampler
@@ -54,6 +55,10 @@ cdef class TokenStream:
             options.max_tokens = params.integer("max_tokens", max_tokens, 1)
         options.ignore_eos = params.boolean("ignore_eos", ignore_eos)
         options.ahead = params.integer("ahead", ahead, 1)
+        options.n_top = params.integer("top", top, 0)
+        cdef kollama_sequence * handle
+        cdef kollama_status status
+        cdef size_t count
         cdef size_t n_stops = len(stop)
         cdef bytes text
         cdef const char ** texts = <const char **> malloc((n_stops + 1) * sizeof(char *))
@@ -68,8 +73,12 @@ cdef class TokenStream:
             options.stops = texts
             options.stop_lengths = lengths
             options.n_stops = n_stops
-            check(kollama_generation_init(sequence.handle(), sampler._handle, tokens,
-                                          view.shape[0], &options, &self._handle))
+            handle = sequence.handle()
+            count = view.shape[0]
+            with nogil:  # a sampler that is new to the model may look at all its tokens
+                status = kollama_generation_init(handle, sampler._handle, tokens, count, &options,
+                                                 &self._handle)
+            check(status)
         finally:
             free(texts)
             free(lengths)
@@ -98,7 +107,7 @@ cdef class TokenStream:
                     break
                 check_signals()
             if status != KOLLAMA_END:
-                check(status)
+                self._sampler.check_own(status)
         except BaseException:
             self._waiting = False
             self.close()
@@ -107,8 +116,11 @@ cdef class TokenStream:
         if status == KOLLAMA_END:
             self.close()
             raise StopIteration
+        top = None
+        if event.n_top:
+            top = [(event.top[i].token, event.top[i].logprob) for i in range(event.n_top)]
         return Token(event.token, event.text[:event.length].decode("utf-8"), event.logprob,
-                     _FINISH[<int> event.finish])
+                     _FINISH[<int> event.finish], top)
 
     def close(self):
         """Ends the generation within one graph and gives the sequence back. Idempotent.

@@ -1,4 +1,4 @@
-"""The header of a GGUF file, checked against the file's size."""
+"""The header of a model file, checked against the file's size."""
 
 from kollama._core.capi cimport *
 from kollama._core.runtime cimport check
@@ -7,13 +7,15 @@ import os
 
 
 def read_header(path):
-    """(version, metadata, tensors) of a GGUF file, without its weights.
+    """(format, version, metadata, tensors) of a model file, without its weights.
 
-    metadata maps keys to text, an array to "[type x count]"; a tensor is a tuple of name, type,
-    shape (NumPy's order: rows first) and bytes.
+    format is "gguf", or e.g. "ggjt v3" for a GGML file of 2023, which is described as the GGUF that
+    it would be; version is GGUF's. metadata maps keys to text, an array to "[type x count]", and a
+    whole tokenizer.json to "[json, n bytes]"; a tensor is a tuple of name, type, shape (NumPy's
+    order: rows first) and bytes.
 
     Raises:
-        FormatError: not a GGUF, truncated or damaged; the text says where.
+        FormatError: of another kind, truncated or damaged; the text says where.
     """
     cdef bytes name = os.fsencode(path)
     cdef const char * data = name
@@ -23,7 +25,8 @@ def read_header(path):
         status = kollama_gguf_open(data, &gguf)
     check(status)
     try:
-        return kollama_gguf_version(gguf), _metadata(gguf), _tensors(gguf)
+        return (kollama_gguf_format(gguf).decode(), kollama_gguf_version(gguf), _metadata(gguf),
+                _tensors(gguf))
     finally:
         kollama_gguf_free(gguf)
 
@@ -58,7 +61,10 @@ cdef dict _metadata(kollama_gguf * gguf):
         text = kollama_gguf_key(gguf, i, &length)
         key = text[:length].decode("utf-8", "replace")
         text = kollama_gguf_value(gguf, i, &length)
-        metadata[key] = text[:length].decode("utf-8", "replace")
+        if key == "tokenizer.huggingface.json":
+            metadata[key] = f"[json, {length} bytes]"
+        else:
+            metadata[key] = text[:length].decode("utf-8", "replace")
     return metadata
 
 

@@ -1,4 +1,5 @@
 from kollama._core.capi cimport kollama_model, kollama_model_params
+from kollama._core.runtime cimport Progress
 
 
 cdef class Model:
@@ -10,5 +11,5 @@ cdef class Model:
     cdef object __weakref__
 
     cdef kollama_model * handle(self) except NULL
-    cdef _load(self, list paths, kollama_model_params * options, object state)
+    cdef _load(self, list paths, kollama_model_params * options, Progress state)
     cdef dict _read_metadata(self)

@@ -19,6 +19,7 @@ class Model:
         mmap: bool | Literal["auto"] = "auto",
         mlock: bool = False,
         vocab_only: bool = False,
+        rms_norm_eps: float | None = None,
         tokenizer: _Path | None = None,
         progress: Callable[[float], bool | None] | Literal[True] | None = None,
     ) -> Model: ...

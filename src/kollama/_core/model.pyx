@@ -3,33 +3,15 @@
 cimport cython
 from libc.stdlib cimport free, malloc
 from kollama._core.capi cimport *
-from kollama._core.runtime cimport check, check_signals
+from kollama._core.runtime cimport Progress, check, on_progress
 
 import os
 import types
 import weakref
 
 from kollama import params
-from kollama._core import runtime
+from kollama._core import legacy, runtime
 from kollama.errors import ClosedError, ModelLoadError
-from kollama.progress import progress_bar
-
-
-@cython.final
-cdef class _Progress:
-    """What the native progress callback needs: the caller's callable, and what it raised."""
-    cdef object call
-    cdef object error
-
-
-cdef int _on_progress(float done, void * user) noexcept with gil:
-    cdef _Progress progress = <_Progress> user
-    try:
-        check_signals()
-        return progress.call is None or progress.call(done) is not False
-    except BaseException as error:
-        progress.error = error
-        return False
 
 
 def _gpu_layers(value):
@@ -50,12 +32,15 @@ cdef class Model:
     """Weights and vocabulary of a model file. Immutable, and shareable between threads.
 
     Args:
-        path: a GGUF file, the first part of a split one, or a list of all its parts in order.
+        path: a GGUF file, the first part of a split one, a list of all its parts in order, or a
+            GGML file of 2023 ("ggjt" and its forerunners), which is read where it lies.
         n_gpu_layers: layers to hold on a GPU, -1 for all, or "auto": all where there is a GPU.
         mmap: True maps the file, False reads it. "auto" reads where the CPU keeps most weights in
             an order of its own (Q4_0, Q4_K, IQ4_NL, MXFP4), since a mapping would hold them twice.
         mlock: keep the weights from being swapped out.
         vocab_only: load no weights; for tokenizing and metadata.
+        rms_norm_eps: of a GGML file of 2023, which does not have it. None: 1e-5, Llama-2's; the
+            first LLaMA's is 1e-6.
         tokenizer: path of a tokenizer.json with the rules that the pieces of this model were made
             by, in place of those of the file: where a piece can be formed in several ways, only
             these tell which.
@@ -63,18 +48,19 @@ cdef class Model:
 
     Raises:
         ModelNotFoundError: there is no such file.
-        FormatError: the file is not a GGUF, is truncated or damaged; or the tokenizer has other
-            pieces than the model.
+        FormatError: the file is of another kind, truncated or damaged, the text says where; or the
+            tokenizer has other pieces than the model.
+        ArgumentError: rms_norm_eps for a GGUF, or mmap=True for a GGML file of 2023.
         ModelLoadError: llama.cpp cannot load it, or the GPU asked for is not there.
         AbortedError: progress returned False.
     """
 
     def __cinit__(self, path, *, n_gpu_layers=0, mmap="auto", mlock=False, vocab_only=False,
-                  tokenizer=None, progress=None):
+                  rms_norm_eps=None, tokenizer=None, progress=None):
         self._handle = NULL
         cdef list paths = params.paths_of(path)
         cdef kollama_model_params options
-        cdef _Progress state = _Progress.__new__(_Progress)
+        cdef Progress state
         for name in paths:
             params.check_file(name, "model")
         runtime.ensure_initialised()
@@ -88,19 +74,24 @@ cdef class Model:
             params.check_file(os.fsdecode(tokenizer), "tokenizer")
             tokenizer_path = os.fsencode(tokenizer)
         options.tokenizer = NULL if tokenizer_path is None else <const char *> tokenizer_path
-        options.progress = _on_progress
+        state = Progress(progress, os.path.basename(paths[0]))
+        options.progress = on_progress
         options.progress_user = <void *> state
-        if progress is True:
-            progress = progress_bar(os.path.basename(paths[0]))
-        elif progress is not None and not callable(progress):
-            raise TypeError("progress must be a callable, True or None")
-        state.call = progress
-        self._load([os.fsencode(name) for name in paths], &options, state)
+        options.rms_norm_eps = 0
+        if rms_norm_eps is not None:
+            options.rms_norm_eps = params.number("rms_norm_eps", rms_norm_eps, 1e-12, 1)
+        files = paths
+        if legacy.needs_cache() and len(paths) == 1 and legacy.is_legacy(paths[0]):
+            files = [legacy.cached_gguf(paths[0], rms_norm_eps=rms_norm_eps, progress=progress)]
+            options.rms_norm_eps = 0
+        self._load([os.fsencode(name) for name in files], &options, state)
         self.path = paths[0]
-        self.format = "gguf"
         self._metadata = types.MappingProxyType(self._read_metadata())
+        self.format = kollama_model_format(self._handle).decode()
+        if files is not paths:
+            self.format = self._metadata["kollama.source_format"]
 
-    cdef _load(self, list paths, kollama_model_params * options, object state):
+    cdef _load(self, list paths, kollama_model_params * options, Progress state):
         cdef size_t n_paths = len(paths)
         cdef const char ** pointers = <const char **> malloc(n_paths * sizeof(char *))
         cdef kollama_status status
@@ -113,10 +104,9 @@ cdef class Model:
                 status = kollama_model_load(pointers, n_paths, options, &self._handle)
         finally:
             free(pointers)
-        error = (<_Progress> state).error
-        if error is not None:
+        if state.error is not None:
             self.close()
-            raise error
+            raise state.error
         check(status)
         runtime.drain_logs()
 
@@ -134,7 +124,12 @@ cdef class Model:
         cdef int32_t count = kollama_model_meta_count(self._handle)
         metadata = {}
         for i in range(count):
-            metadata[_meta_text(self._handle, i, True)] = _meta_text(self._handle, i, False)
+            key = _meta_text(self._handle, i, True)
+            if key == "tokenizer.huggingface.json":  # megabytes, and only the tokenizer's business
+                length = kollama_model_meta_value(self._handle, i, NULL, 0)
+                metadata[key] = f"[json, {length} bytes]"
+            else:
+                metadata[key] = _meta_text(self._handle, i, False)
         return metadata
 
     @property

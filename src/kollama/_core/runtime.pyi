@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from typing import Literal, final
+
 from kollama.types import Device
 
 __pyx_capi__: dict[str, object]
@@ -9,3 +12,9 @@ def supports_gpu() -> bool: ...
 def default_threads() -> int: ...
 def llama_version() -> str: ...
 def live_handles() -> dict[str, int]: ...
+
+@final
+class Progress:
+    def __new__(
+        cls, progress: Callable[[float], bool | None] | Literal[True] | None, title: str
+    ) -> Progress: ...

@@ -5,10 +5,12 @@ import logging
 import os
 import sys
 
+cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from kollama._core.capi cimport *
 
 from kollama import errors
+from kollama.progress import progress_bar
 from kollama.types import Device
 
 cdef int SLICE_MS = 20
@@ -31,6 +33,7 @@ _ERRORS = {
     KOLLAMA_ERROR_ABORTED: errors.AbortedError,
     KOLLAMA_ERROR_STATE: errors.StateError,
     KOLLAMA_ERROR_ENGINE: errors.EngineError,
+    KOLLAMA_ERROR_CALLBACK: errors.EngineError,  # where nobody kept what was raised
 }
 
 
@@ -46,6 +49,33 @@ cdef int check(kollama_status status) except -1:
 cdef int check_signals() except -1:
     # The generic handler of SIGINT raises KeyboardInterrupt here, in the main thread only.
     return PyErr_CheckSignals()
+
+
+@cython.final
+cdef class Progress:
+    """What the native progress callback needs: the caller's callable, and what it raised.
+
+    Args:
+        progress: a callable that takes 0.0 to 1.0 and stops with False; True for a bar; or None.
+        title: of the bar.
+    """
+
+    def __cinit__(self, progress, str title not None):
+        if progress is True:
+            progress = progress_bar(title)
+        elif progress is not None and not callable(progress):
+            raise TypeError("progress must be a callable, True or None")
+        self.call = progress
+
+
+cdef int on_progress(float done, void * user) noexcept with gil:
+    cdef Progress progress = <Progress> user
+    try:
+        check_signals()
+        return progress.call is None or progress.call(done) is not False
+    except BaseException as error:
+        progress.error = error
+        return False
 
 
 cdef int finish(kollama_job * job) except -1:

@@ -1,10 +1,17 @@
-from kollama._core.capi cimport kollama_sampler
+from kollama._core.capi cimport kollama_sampler, kollama_status
 
 
 cdef class Sampler:
     cdef kollama_sampler * _handle
-    cdef readonly double temperature
-    cdef readonly int top_k
-    cdef readonly double top_p
-    cdef readonly double min_p
+    cdef readonly tuple links
     cdef readonly object seed
+    cdef dict _keywords
+    cdef list _callables
+    cdef object _error  # what one of them raised
+
+    cdef int check_own(self, kollama_status status) except -1
+    cdef _build(self, links)
+    cdef int _add(self, link) except -1
+    cdef int _add_dry(self, link) except -1
+    cdef int _add_bias(self, link) except -1
+    cdef int _add_grammar(self, link) except -1

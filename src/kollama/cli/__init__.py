@@ -9,11 +9,11 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import KollamaError
-from . import chat, devices, inspect, quantize, run, tokenize
+from . import chat, convert, devices, inspect, quantize, run, tokenize
 
 __all__ = ["main"]
 
-COMMANDS = (run, chat, tokenize, inspect, quantize, devices)
+COMMANDS = (run, chat, tokenize, inspect, convert, quantize, devices)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import Any
 
+from ..chat_registry import chat_formats
 from ..llm import LLM
 from .options import add_model_flags, add_sampling_flags, generation_options, open_llm
 
@@ -13,9 +14,11 @@ __all__ = ["add_parser"]
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("chat", help="talk with a model that has a chat template")
+    parser = commands.add_parser("chat", help="talk with a model")
     parser.add_argument("model", nargs="?", metavar="MODEL", help="default: the demo model")
     parser.add_argument("--system", metavar="TEXT", help="what the model is told first")
+    parser.add_argument("--format", metavar="NAME",
+                        help=f"{', '.join(chat_formats())} (default: the model's own template)")
     add_model_flags(parser)
     add_sampling_flags(parser, max_tokens=1024)
     parser.set_defaults(run=run)
@@ -25,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     messages: list[dict[str, str]] = []
     if options.system:
         messages.append({"role": "system", "content": options.system})
-    with open_llm(options) as llm:
+    with open_llm(options, chat_format=options.format) as llm:
         while (line := _ask()) is not None:
             if line.strip():
                 messages.append({"role": "user", "content": line})

@@ -42,7 +42,7 @@ def _layers(text: str) -> int | str:
     return text if text == "auto" else int(text)
 
 
-def open_llm(options: argparse.Namespace) -> LLM:
+def open_llm(options: argparse.Namespace, **more: Any) -> LLM:
     """The model that was named, else that of the demo extra."""
     return LLM(
         options.model or demo_model(),
@@ -50,6 +50,7 @@ def open_llm(options: argparse.Namespace) -> LLM:
         n_threads=options.n_threads,
         n_gpu_layers=options.n_gpu_layers,
         progress=True,
+        **more,
     )
 
 

@@ -1,0 +1,208 @@
+// The engine's side of the default loop: which generations run, in one batch, and what comes of it.
+
+#include "generation.h"
+
+#include <algorithm>
+
+namespace kollama {
+
+void engine::start(const std::shared_ptr<generation> & gen, sampler_hold & sampler) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    check_open();
+    if (gen->seq->busy) {
+        throw failure(KOLLAMA_ERROR_BUSY, "another call works on this sequence");
+    }
+    generations_.reserve(generations_.size() + 1); // no failure once the sampler is taken
+    gen->owner     = this;
+    gen->sampler   = sampler.keep();
+    gen->seq->busy = true;
+    gen->started   = generation::clock::now();
+    generations_.push_back(gen);
+    work_.notify_one();
+}
+
+// In a batch it ends within one graph, and where its consumer chooses a token once that is done; else
+// it ends here.
+void engine::cancel_locked(generation & gen) {
+    gen.cancelled = true;
+    if (gen.running) {
+        abort_ = true;
+    } else if (!gen.choosing) {
+        gen.end(KOLLAMA_FINISH_CANCELLED);
+    }
+    work_.notify_one();
+}
+
+void engine::request_cancel(generation & gen) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    cancel_locked(gen);
+}
+
+void engine::cancel(generation & gen) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    cancel_locked(gen);
+    gen.news.wait(lock, [&] { return gen.status != KOLLAMA_PENDING; });
+}
+
+// On the consumer's thread, for a sampler that calls back: the engine's never waits for a callback.
+// The mutex is free meanwhile; what ends the generation in that time leaves the sampler to us.
+void engine::choose(generation & gen, std::unique_lock<std::mutex> & lock) {
+    const model_pin pin(model_);
+    gen.choosing = true;
+    lock.unlock();
+    generation::event event;
+    const auto        status = guarded([&] { event = gen.decide(*this, gen.row.data()); });
+    const std::string reason = status == KOLLAMA_OK ? "" : kollama_last_error();
+    lock.lock();
+    gen.choosing = gen.awaits_choice = false;
+    if (gen.status != KOLLAMA_PENDING) {
+        gen.give_sampler_back();
+    } else if (status != KOLLAMA_OK) {
+        gen.fail(status, reason);
+    } else if (gen.cancelled) {
+        gen.end(KOLLAMA_FINISH_CANCELLED);
+    } else {
+        gen.publish(std::move(event));
+    }
+    work_.notify_one();
+}
+
+kollama_status engine::next(generation & gen, int32_t timeout_ms, kollama_event * event) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    const auto ready = [&] { return !gen.events.empty() || gen.status != KOLLAMA_PENDING || gen.awaits_choice; };
+    if (!gen.news.wait_for(lock, std::chrono::milliseconds(timeout_ms), ready)) {
+        return KOLLAMA_PENDING;
+    }
+    if (gen.events.empty() && gen.status == KOLLAMA_PENDING) {
+        choose(gen, lock);
+    }
+    if (gen.events.empty()) {
+        return gen.status == KOLLAMA_OK ? KOLLAMA_END : report(gen.status, gen.reason);
+    }
+    const bool was_full = gen.events.size() >= gen.ahead;
+    generation::event taken = std::move(gen.events.front());
+    gen.events.pop_front();
+    gen.n_handed++;
+    gen.handed     = std::move(taken.text);
+    gen.handed_top = std::move(taken.top);
+    *event = { taken.token, taken.logprob, gen.handed.data(), gen.handed.size(), taken.finish, gen.handed_top.data(), gen.handed_top.size() };
+    if (was_full) {
+        work_.notify_one();
+    }
+    return KOLLAMA_OK;
+}
+
+void engine::get_stats(generation & gen, kollama_generation_stats * stats) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    const auto seconds = [](auto from, auto to) { return std::chrono::duration<double>(to - from).count(); };
+    const bool any = gen.first != generation::clock::time_point{};
+    *stats = {};
+    stats->n_prompt          = gen.prompt.size();
+    stats->n_reused          = gen.n_reused;
+    stats->n_generated       = gen.n_handed;
+    stats->prompt_seconds    = any ? seconds(gen.started, gen.first) : 0;
+    stats->generate_seconds  = any ? seconds(gen.first, gen.last) : 0;
+    stats->finish            = gen.finish;
+    stats->incomplete_length = gen.incomplete.copy(stats->incomplete, sizeof(stats->incomplete));
+}
+
+bool engine::run_generations(std::unique_lock<std::mutex> & lock) {
+    std::vector<std::shared_ptr<generation>> ready;
+    for (auto & gen : generations_) {
+        if (!poison_.empty()) {
+            gen->fail(KOLLAMA_ERROR_ENGINE, poison_);
+        } else if (gen->cancelled && !gen->choosing) {
+            gen->end(KOLLAMA_FINISH_CANCELLED);
+        } else if (gen->wants_step()) {
+            gen->running = true;
+            ready.push_back(gen);
+        }
+    }
+    if (!ready.empty()) {
+        abort_ = stopping_;
+        lock.unlock();
+        step(ready);
+        lock.lock();
+        for (auto & gen : ready) {
+            gen->running = false;
+        }
+    }
+    const auto ended = [](const auto & gen) { return gen->status != KOLLAMA_PENDING; };
+    generations_.erase(std::remove_if(generations_.begin(), generations_.end(), ended), generations_.end());
+    return !ready.empty();
+}
+
+// One batch: a token of each running generation, then as much of the waiting prompts as fits.
+void engine::step(std::vector<std::shared_ptr<generation>> & ready) {
+    std::stable_partition(ready.begin(), ready.end(), [](const auto & gen) { return gen->pending >= 0; });
+    std::vector<batch_item>                  items;
+    std::vector<std::shared_ptr<generation>> owners;
+    size_t                                   budget = n_batch_;
+    for (auto & gen : ready) {
+        const auto status = guarded([&] {
+            if (!gen->begun) {
+                gen->begin(*this);
+            }
+            if (budget > 0) {
+                items.push_back(gen->next_item(budget));
+                owners.push_back(gen);
+                budget -= items.back().n_tokens;
+            }
+        });
+        if (status != KOLLAMA_OK) {
+            fail(*gen, status);
+        }
+    }
+    if (items.empty()) {
+        return;
+    }
+    const auto status = guarded([&] { decode(items); });
+    if (status == KOLLAMA_OK) {
+        advance(items, owners);
+    } else if ((items.size() == 1 && !items[0].emptied) || status == KOLLAMA_ERROR_ENGINE) {
+        for (auto & gen : owners) {
+            fail(*gen, status);
+        }
+    } else {
+        retry(status, items, owners);
+    }
+}
+
+// A batch of several failed. An aborted step is none: the generation that was cancelled is ended by
+// the loop, the others go on. Else each is tried alone: what one lacks, the others need not suffer from.
+void engine::retry(kollama_status status, const std::vector<batch_item> & items,
+                   const std::vector<std::shared_ptr<generation>> & owners) {
+    for (size_t i = 0; i < items.size(); i++) {
+        if (items[i].emptied) {
+            set_last_error("a batch failed, and this model's memory cannot go back to before it");
+            fail(*owners[i], KOLLAMA_ERROR_DECODE);
+        } else if (status != KOLLAMA_ERROR_ABORTED) {
+            std::vector<std::shared_ptr<generation>> alone{ owners[i] };
+            step(alone);
+        }
+    }
+}
+
+void engine::advance(const std::vector<batch_item> & items, const std::vector<std::shared_ptr<generation>> & owners) {
+    for (size_t i = 0; i < items.size(); i++) {
+        const auto status = guarded([&] { owners[i]->advance(*this, mutex_, items[i]); });
+        if (status != KOLLAMA_OK) {
+            fail(*owners[i], status);
+        }
+    }
+}
+
+void engine::fail(generation & gen, kollama_status status) {
+    const std::string           reason = kollama_last_error();
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (status == KOLLAMA_ERROR_ENGINE && poison_.empty()) {
+        poison_ = reason;
+    }
+    if (status == KOLLAMA_ERROR_CONTEXT_FULL && gen.n_sampled > 0) {
+        gen.end(KOLLAMA_FINISH_LENGTH); // other sequences filled the context
+    } else if (status != KOLLAMA_ERROR_ABORTED) {
+        gen.fail(status, reason);
+    }
+}
+
+} // namespace kollama

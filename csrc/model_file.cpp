@@ -1,0 +1,48 @@
+#include "model_file.h"
+
+#include "gguf_check.h"
+#include "internal.h"
+
+#include <filesystem>
+
+namespace kollama {
+
+model_file open_model_file(const std::string & path, const legacy_options & options) {
+    try {
+        model_file out;
+        out.bytes     = open_file(path);
+        char magic[4] = {};
+        if (out.bytes->size() >= sizeof(magic)) {
+            out.bytes->read(0, magic, sizeof(magic));
+        }
+        if (!is_legacy_magic(magic)) {
+            out.header = scan_gguf(*out.bytes);
+            return out;
+        }
+        legacy_options with_name = options;
+        with_name.name           = std::filesystem::u8path(path).stem().u8string();
+        out.view                 = std::make_unique<gguf_view>(*out.bytes, with_name);
+        out.header               = out.view->description();
+        return out;
+    } catch (const failure & e) {
+        throw failure(e.status, path + ": " + e.what());
+    }
+}
+
+model_file open_for_loading(const std::string & path, const legacy_options & options) {
+    model_file out = open_model_file(path, options);
+    try {
+        check_gguf(out.header, out.gguf());
+    } catch (const failure & e) {
+        throw failure(e.status, path + ": " + e.what());
+    }
+    return out;
+}
+
+} // namespace kollama
+
+using namespace kollama;
+
+kollama_status kollama_gguf_open(const char * path, kollama_gguf ** out) {
+    return guarded([&] { *out = new kollama_gguf(open_model_file(path).header); });
+}

@@ -1,0 +1,54 @@
+// A link that calls back: it sees and changes a dense row, removed candidates at -inf.
+
+#include "chain.h"
+#include "row.h"
+
+#include <limits>
+#include <utility>
+
+namespace kollama {
+namespace {
+
+class callback_link : public link {
+  public:
+    callback_link(std::string name, size_t index) : link(std::move(name)), index_(index) {}
+
+    ~callback_link() override { kollama_row_release(row_); }
+
+    void apply(step & s) override {
+        if (!row_ || row_->logits.size() != s.n_vocab) {
+            kollama_row_release(std::exchange(row_, nullptr));
+            row_ = new kollama_row(s.n_vocab);
+        }
+        std::vector<float> & logits = row_->logits;
+        logits.assign(s.n_vocab, -std::numeric_limits<float>::infinity());
+        for (size_t i = 0; i < s.cur.size; i++) {
+            logits[static_cast<size_t>(s.cur.data[i].id)] = s.cur.data[i].logit;
+        }
+        if (s.callback(s.user, index_, s.tokens.data(), s.tokens.size(), row_) != 0) {
+            throw failure(KOLLAMA_ERROR_CALLBACK, "the sampler link " + name + " raised an exception");
+        }
+        s.storage.resize(s.n_vocab);
+        for (size_t i = 0; i < s.n_vocab; i++) {
+            s.storage[i] = { static_cast<int32_t>(i), logits[i], 0.0f };
+        }
+        s.cur = { s.storage.data(), s.n_vocab, -1, false };
+        settle(s, "the sampler link " + name);
+    }
+
+    bool calls_back() const override { return true; }
+
+    std::unique_ptr<link> clone() const override { return std::make_unique<callback_link>(name, index_); }
+
+  private:
+    const size_t  index_;
+    kollama_row * row_ = nullptr; // shared with the arrays over it
+};
+
+} // namespace
+
+std::unique_ptr<link> make_callback(std::string name, size_t index) {
+    return std::make_unique<callback_link>(std::move(name), index);
+}
+
+} // namespace kollama

@@ -1,0 +1,166 @@
+#include "chain.h"
+
+#include "model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace kollama {
+
+void settle(step & s, const std::string & name) {
+    size_t kept = 0;
+    for (size_t i = 0; i < s.cur.size; i++) {
+        llama_token_data candidate = s.cur.data[i];
+        if (candidate.logit != candidate.logit) {
+            throw failure(KOLLAMA_ERROR_ARGUMENT, format("%s: the logit of token %d is NaN", name.c_str(), candidate.id));
+        }
+        if (candidate.logit != -std::numeric_limits<float>::infinity()) {
+            candidate.logit      = std::max(-LOGIT_LIMIT, std::min(LOGIT_LIMIT, candidate.logit));
+            s.cur.data[kept++] = candidate;
+        }
+    }
+    if (kept == 0) {
+        throw failure(KOLLAMA_ERROR_ARGUMENT, name + ": no token is left to sample, all logits are -inf");
+    }
+    s.cur.size = kept;
+}
+
+void drop_unlikely(step & s) {
+    float peak = -LOGIT_LIMIT;
+    for (size_t i = 0; i < s.cur.size; i++) {
+        peak = std::max(peak, s.cur.data[i].logit);
+    }
+    const float bound = peak - 80.0f;
+    auto * end = std::remove_if(s.cur.data, s.cur.data + s.cur.size, [&](const auto & c) { return c.logit < bound; });
+    s.cur.size = static_cast<size_t>(end - s.cur.data);
+}
+
+uint32_t seed_for(uint32_t seed, size_t index) {
+    const uint32_t mixed = seed * 2654435761u + static_cast<uint32_t>(index) + 1;
+    return mixed == LLAMA_DEFAULT_SEED ? 0 : mixed; // which would be a random one
+}
+
+chain::chain(const chain & other) :
+    callback(other.callback),
+    user(other.user),
+    bound_(other.bound_),
+    stream_(other.stream_),
+    start_(other.start_),
+    begun_(other.begun_),
+    clean_(other.clean_) {
+    for (const auto & link : other.links_) {
+        links_.push_back(link->clone());
+    }
+}
+
+void chain::add(std::unique_ptr<link> link) {
+    links_.push_back(std::move(link));
+}
+
+void chain::bind(const kollama_model & model) {
+    if (bound_ == model.serial) {
+        return;
+    }
+    bound_ = 0;
+    for (auto & link : links_) {
+        link->bind(model);
+    }
+    bound_ = model.serial;
+    begin();
+}
+
+void chain::begin() {
+    begun_ = false;
+}
+
+bool chain::calls_back() const {
+    return std::any_of(links_.begin(), links_.end(), [](const auto & link) { return link->calls_back(); });
+}
+
+bool chain::needs_tokens() const {
+    return std::any_of(links_.begin(), links_.end(), [](const auto & link) { return link->remembers() || link->calls_back(); });
+}
+
+// Brings the links to where the stream is. What they accepted is mostly what is there; where it is
+// not (a token was replaced, the sequence rewound), they go over the stream again.
+void chain::follow(const std::vector<int32_t> & tokens) {
+    if (begun_ && clean_ && tokens == stream_) {
+        return;
+    }
+    const auto   starts_with = [&](const std::vector<int32_t> & head, size_t n) {
+        return tokens.size() >= n && std::equal(head.begin(), head.begin() + n, tokens.begin());
+    };
+    const bool same      = begun_ && starts_with(stream_, start_);
+    const bool continues = same && clean_ && starts_with(stream_, stream_.size());
+    const size_t n_known = continues ? stream_.size() : same ? start_ : tokens.size();
+    begun_ = true;
+    clean_ = false;
+    if (!continues) {
+        start_  = n_known;
+        stream_.assign(tokens.begin(), tokens.begin() + n_known);
+        for (auto & link : links_) {
+            link->begin(stream_);
+        }
+    }
+    for (size_t i = n_known; i < tokens.size(); i++) {
+        for (auto & link : links_) {
+            if (link->remembers()) {
+                link->accept(tokens[i]);
+            }
+        }
+    }
+    stream_ = tokens;
+    clean_  = true;
+}
+
+int32_t chain::run(const float * logits, size_t n_vocab, const std::vector<int32_t> & tokens, std::mt19937 & rng, bool with_masks) {
+    storage_.resize(n_vocab);
+    for (size_t i = 0; i < n_vocab; i++) {
+        storage_[i] = { static_cast<int32_t>(i), logits[i], 0.0f };
+    }
+    step s{ { storage_.data(), n_vocab, -1, false }, storage_, tokens, n_vocab, rng, callback, user };
+    settle(s, "the model");
+    for (auto & link : links_) {
+        if (link->masks() && !with_masks) {
+            continue;
+        }
+        link->apply(s);
+        if (s.cur.size == 0) {
+            throw failure(KOLLAMA_ERROR_ARGUMENT, "the sampler link " + link->name + " left no token to choose from");
+        }
+        if (link->chooses()) {
+            if (s.cur.selected < 0 || static_cast<size_t>(s.cur.selected) >= s.cur.size) {
+                throw failure(KOLLAMA_ERROR_STATE, "the sampler link " + link->name + " chose no token");
+            }
+            return s.cur.data[s.cur.selected].id;
+        }
+    }
+    const auto before = [](const llama_token_data & a, const llama_token_data & b) {
+        return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+    };
+    return std::min_element(s.cur.data, s.cur.data + s.cur.size, before)->id;
+}
+
+int32_t chain::choose(const float * logits, size_t n_vocab, const std::vector<int32_t> & tokens, std::mt19937 & rng) {
+    if (needs_tokens()) {
+        follow(tokens);
+    }
+    int32_t id = run(logits, n_vocab, tokens, rng, false);
+    // The token first, the whole vocabulary only where it is refused: that is rare, and costs a lot.
+    const auto refused = [&](const auto & link) { return !link->allows(id); };
+    if (std::any_of(links_.begin(), links_.end(), refused)) {
+        id = run(logits, n_vocab, tokens, rng, true);
+    }
+    clean_ = false;
+    for (auto & link : links_) {
+        link->accept(id);
+    }
+    if (needs_tokens()) {
+        stream_.push_back(id);
+    }
+    clean_ = true;
+    return id;
+}
+
+} // namespace kollama

@@ -1,0 +1,69 @@
+// What chooses a token from a row: the default chain in one pass over it, or a chain of links.
+
+#pragma once
+
+#include "chain.h"
+#include "row.h"
+
+#include <mutex>
+#include <random>
+
+struct kollama_sampler : kollama::counted<KOLLAMA_HANDLE_SAMPLER> {
+    kollama_sampler_params          params; // of the default chain
+    std::unique_ptr<kollama::chain> chain;  // where there is one, it is used instead
+    std::mt19937                    rng;
+    std::atomic<bool>               in_use{false};
+
+    explicit kollama_sampler(const kollama_sampler_params & params) : params(params), rng(params.seed) {}
+    kollama_sampler(const kollama_sampler & other);
+
+    struct choice {
+        int32_t token;
+        float   logprob; // of the model's own distribution
+    };
+
+    // What a chain needs to know of the model; nothing to do where it knows it already.
+    void bind(const kollama_model & model);
+
+    // The next sample begins a stream: penalties and grammar forget the one before.
+    void begin();
+
+    // Chooses from the row that follows tokens, and accepts what it chose. Not for two threads at
+    // once. with_logprob costs a second pass.
+    choice sample(const float * logits, size_t n_vocab, const std::vector<int32_t> & tokens, bool with_logprob);
+
+  private:
+    int32_t choose_by_default(const float * logits, size_t n_vocab, const kollama::row_peak & peak);
+    void    take_all(const float * logits, size_t n_vocab);
+    size_t  n_for_top_p(float log_total) const;
+    void    cut(const float * logits, size_t n_vocab, float peak);
+    size_t  draw();
+
+  public:
+    std::vector<float>   copy; // of a row that others may write while this thread samples
+    std::vector<int32_t> tokens;
+
+  private:
+    // Kept between calls: no allocation per token.
+    std::vector<float>     block_max_, block_order_;
+    std::vector<kollama::row_entry> candidates_; // by logit, the largest first
+    std::vector<float>     weights_;
+};
+
+namespace kollama {
+
+// A sampler taken for one call or one generation; BUSY where another has it.
+class sampler_hold {
+  public:
+    explicit sampler_hold(kollama_sampler * sampler, const char * busy);
+    ~sampler_hold();
+    sampler_hold(const sampler_hold &)             = delete;
+    sampler_hold & operator=(const sampler_hold &) = delete;
+
+    kollama_sampler * keep(); // the caller sets in_use to false
+
+  private:
+    kollama_sampler * sampler_;
+};
+
+} // namespace kollama

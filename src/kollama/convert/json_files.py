@@ -1,0 +1,49 @@
+"""JSON files of a folder, with errors that name them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..errors import FormatError, ModelNotFoundError
+
+__all__ = ["integer_of", "number_of", "read_object", "read_optional"]
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object that a file holds.
+
+    Raises:
+        ModelNotFoundError: there is no such file.
+        FormatError: it is not UTF-8, not JSON, or no object.
+    """
+    try:
+        value = json.loads(path.read_text("utf-8-sig"))
+    except FileNotFoundError:
+        raise ModelNotFoundError(f"{path}: there is no such file") from None
+    except (ValueError, RecursionError) as error:  # of JSON and of UTF-8
+        raise FormatError(f"{path}: is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise FormatError(f"{path}: holds no JSON object")
+    return value
+
+
+def read_optional(path: Path) -> dict[str, Any]:
+    """The object that a file holds, empty where there is no such file."""
+    return read_object(path) if path.exists() else {}
+
+
+def integer_of(path: Path, data: dict[str, Any], key: str, *, low: int = 1,
+               high: int = 2**31 - 1) -> int:
+    value = data.get(key)
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise FormatError(f"{path}: {key} is {value!r}, not an integer from {low} to {high}")
+    return value
+
+
+def number_of(path: Path, data: dict[str, Any], key: str) -> float:
+    value = data.get(key)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e30:
+        raise FormatError(f"{path}: {key} is {value!r}, not a positive number")
+    return float(value)

@@ -1,0 +1,151 @@
+"""From the keywords of a Sampler to the links that they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from .errors import ArgumentError
+from .params import choice
+from .samplers import (
+    BREAKERS,
+    AdaptiveP,
+    Draw,
+    Dry,
+    Grammar,
+    Link,
+    LogitBias,
+    MinP,
+    Mirostat,
+    Penalties,
+    Temperature,
+    TopK,
+    TopNSigma,
+    TopP,
+    TypicalP,
+    Xtc,
+)
+
+if TYPE_CHECKING:
+    from .samplers import SamplerCallable
+
+__all__ = ["DEFAULTS", "Sampling", "check_chain", "from_keywords", "is_plain"]
+
+
+class Sampling(TypedDict, total=False):
+    """Keywords of a Sampler, as generate, complete and chat take them."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    seed: int | None
+    min_keep: int
+    typical_p: float
+    top_n_sigma: float
+    repeat_penalty: float
+    penalty_last_n: int
+    presence_penalty: float
+    frequency_penalty: float
+    dry_multiplier: float
+    dry_base: float
+    dry_allowed_length: int
+    dry_penalty_last_n: int
+    dry_sequence_breakers: Iterable[str]
+    xtc_probability: float
+    xtc_threshold: float
+    dynatemp_range: float
+    dynatemp_exponent: float
+    mirostat: int
+    mirostat_tau: float
+    mirostat_eta: float
+    adaptive_target: float
+    adaptive_decay: float
+    logit_bias: Mapping[int | str, float] | None
+    grammar: str | None
+    grammar_root: str
+
+
+DEFAULTS: dict[str, Any] = {
+    "temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "min_keep": 0, "typical_p": 1.0,
+    "top_n_sigma": -1.0, "repeat_penalty": 1.0, "penalty_last_n": 64, "presence_penalty": 0.0,
+    "frequency_penalty": 0.0, "dry_multiplier": 0.0, "dry_base": 1.75, "dry_allowed_length": 2,
+    "dry_penalty_last_n": 64, "dry_sequence_breakers": BREAKERS, "xtc_probability": 0.0,
+    "xtc_threshold": 0.1, "dynatemp_range": 0.0, "dynatemp_exponent": 1.0, "mirostat": 0,
+    "mirostat_tau": 5.0, "mirostat_eta": 0.1, "adaptive_target": -1.0, "adaptive_decay": 0.9,
+    "logit_bias": None, "grammar": None, "grammar_root": "root",
+}  # fmt: skip
+
+# What the one-pass sampler does by itself.
+PLAIN = (TopK, TopP, MinP, Temperature, Draw)
+
+
+def from_keywords(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[Link]]:
+    """All keywords with their values, and the links they stand for, in llama.cpp's order.
+
+    Links that do nothing are left out.
+    """
+    unknown = [name for name in options if name not in DEFAULTS]
+    if unknown:
+        raise TypeError(f"Sampler has no keyword argument {unknown[0]!r}")
+    values = DEFAULTS | dict(options)
+
+    def make(kind: Callable[..., Link], *names: str) -> Link:
+        return kind(**{name: values[name] for name in names})
+
+    penalties = make(Penalties, "repeat_penalty", "penalty_last_n", "presence_penalty",
+                     "frequency_penalty")
+    dry = make(Dry, "dry_multiplier", "dry_base", "dry_allowed_length", "dry_penalty_last_n",
+               "dry_sequence_breakers")
+    temperature = make(Temperature, "temperature", "dynatemp_range", "dynatemp_exponent")
+    adaptive = make(AdaptiveP, "adaptive_target", "adaptive_decay")
+    mode = choice("mirostat", values["mirostat"], {0: 0, 1: 1, 2: 2})
+    mirostat = Mirostat(mode or 2, values["mirostat_tau"], values["mirostat_eta"])
+    grammar = Grammar("" if values["grammar"] is None else values["grammar"],
+                      values["grammar_root"])
+    bias = LogitBias({} if values["logit_bias"] is None else values["logit_bias"])
+    cuts: list[tuple[Link, bool]] = [
+        (make(TopNSigma, "top_n_sigma"), values["top_n_sigma"] > 0),
+        (make(TopK, "top_k"), values["top_k"] > 0),
+        (make(TypicalP, "typical_p", "min_keep"), values["typical_p"] < 1),
+        (make(TopP, "top_p", "min_keep"), values["top_p"] < 1),
+        (make(MinP, "min_p", "min_keep"), values["min_p"] > 0),
+        (make(Xtc, "xtc_probability", "xtc_threshold", "min_keep"),
+         values["xtc_probability"] > 0),
+    ]
+    off = Penalties(penalty_last_n=values["penalty_last_n"])
+    greedy = values["temperature"] == 0 and values["dynatemp_range"] == 0
+    order: list[tuple[Link, bool]] = [
+        (grammar, values["grammar"] is not None),
+        (bias, bool(bias.pairs)),
+        (penalties, penalties != off and values["penalty_last_n"] != 0),
+        (dry, values["dry_multiplier"] > 0 and values["dry_penalty_last_n"] != 0),
+        *(cuts if mode == 0 else []),
+        (temperature, True),
+        (mirostat, mode != 0),
+        (adaptive, mode == 0 and values["adaptive_target"] >= 0),
+        (Draw(), mode == 0 and values["adaptive_target"] < 0 and not greedy),
+    ]
+    return values, [link for link, does in order if does]
+
+
+def is_plain(values: Mapping[str, Any], links: list[Link]) -> bool:
+    """Whether the one-pass sampler does all that was asked for."""
+    extra = values["min_keep"] != 0 or values["dynatemp_range"] != 0
+    return not extra and all(type(link) in PLAIN for link in links)
+
+
+def check_chain(links: Iterable[Link | SamplerCallable]) -> list[Link | SamplerCallable]:
+    """The links of an explicit chain."""
+    if not isinstance(links, Iterable):
+        raise TypeError(f"a chain is made of a list of links, not of {type(links).__name__}")
+    checked = list(links)
+    for i, link in enumerate(checked):
+        if isinstance(link, type):
+            raise TypeError(f"{link.__name__} is a class: write {link.__name__}(...)")
+        if not isinstance(link, Link) and not callable(link):
+            raise TypeError("a link is one of kollama.samplers or a callable, "
+                            f"not {type(link).__name__}")
+        if isinstance(link, Link) and link.chooses and i + 1 < len(checked):
+            raise ArgumentError(f"{type(link).__name__} takes the token: nothing can come after it")
+    return checked
