@@ -8,8 +8,6 @@
 #include "gguf_scan.h"
 #include "internal.h"
 
-#include "gguf.h"
-
 #include <map>
 
 struct kollama_quantization {

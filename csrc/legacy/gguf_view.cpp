@@ -52,12 +52,13 @@ void gguf_view::read_tensor(const legacy_tensor & tensor, uint64_t offset, char 
         return;
     }
     const size_t         old_size = legacy_block_bytes(file_.header, tensor.type), new_size = ggml_type_size(tensor.type);
-    std::vector<uint8_t> from(BLOCKS_AT_ONCE * old_size), made(BLOCKS_AT_ONCE * new_size);
     const uint64_t       n_blocks = tensor.n_bytes / new_size;
+    const size_t         at_once  = std::min(BLOCKS_AT_ONCE, n / new_size + 2);
+    std::vector<uint8_t> from(at_once * old_size), made(at_once * new_size);
     while (n > 0) {
         const uint64_t block = offset / new_size;
         const size_t   skip  = static_cast<size_t>(offset % new_size);
-        const size_t   count = static_cast<size_t>(std::min<uint64_t>({ BLOCKS_AT_ONCE, n_blocks - block, (skip + n + new_size - 1) / new_size }));
+        const size_t   count = static_cast<size_t>(std::min<uint64_t>({ at_once, n_blocks - block, (skip + n + new_size - 1) / new_size }));
         source_.read(tensor.offset + block * old_size, from.data(), count * old_size);
         repack_blocks(file_.header, tensor.type, from.data(), made.data(), count);
         const size_t part = std::min(n, count * new_size - skip);
