@@ -53,12 +53,13 @@ def open_all(folder: Path, first: int, count: int) -> Iterator[Report]:
     """One report for each of the files first to first + count."""
     at = first
     while at < first + count:
-        child = subprocess.Popen(
+        with subprocess.Popen(
             [sys.executable, "-X", "faulthandler", __file__, str(folder), str(at), str(first + count - at)],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
-        for report in _reports(child):
-            at = report.index + 1
-            yield report
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
+        ) as child:
+            for report in _reports(child):
+                at = report.index + 1
+                yield report
 
 
 def _reports(child: subprocess.Popen[str]) -> Iterator[Report]:
@@ -87,7 +88,8 @@ def _reports(child: subprocess.Popen[str]) -> Iterator[Report]:
             yield Report(**found)
         else:
             begun = found["index"]
-    threads[1].join()
+    for thread in threads:
+        thread.join()
     if begun is not None:
         yield Report(begun, "crashed", f"status {child.wait()}: {''.join(errors)[:200]}")
     else:
