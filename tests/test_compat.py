@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import subprocess
 import sys
@@ -245,7 +246,7 @@ def test_logprobs_of_an_echoed_prompt(llama: Llama, context: Any) -> None:
     ids = llama.tokenize(PROMPT.encode())
     seq = context().sequence()
     expected: list[Any] = []
-    for before, token in zip(ids, ids[1:], strict=False):
+    for before, token in itertools.pairwise(ids):
         seq.append([before])
         expected.append(logprobs_of(seq.logits)[token])
     assert found["token_logprobs"][0] is None

@@ -16,7 +16,14 @@ import tiny
 from conftest import VOCABULARIES
 
 import kollama
-from kollama.compat import Llama, LlamaCache, LlamaGrammar, LlamaRAMCache, LlamaState, LlamaTokenizer
+from kollama.compat import (
+    Llama,
+    LlamaCache,
+    LlamaGrammar,
+    LlamaRAMCache,
+    LlamaState,
+    LlamaTokenizer,
+)
 
 PROMPT = "대한민국의 수도는"
 
