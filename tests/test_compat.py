@@ -18,6 +18,7 @@ import tiny
 
 import kollama
 import kollama.compat.run
+from kollama._core.runtime import live_handles
 from kollama.compat import (
     GGML_TYPE_Q8_0,
     Llama,
@@ -480,6 +481,15 @@ def test_closed(tiny_path: Path) -> None:
         llama(PROMPT)
     with pytest.raises(kollama.KollamaError):
         list(stream)
+
+
+def test_a_dropped_llama_is_freed_at_once(tiny_path: Path) -> None:
+    before = live_handles()
+    llama = Llama(str(tiny_path), n_ctx=64, n_threads=1)
+    llama(PROMPT, max_tokens=2)
+    assert live_handles() != before
+    del llama  # no collection: nothing here goes round in a circle
+    assert live_handles() == before
 
 
 def test_pickled(tiny_path: Path) -> None:
