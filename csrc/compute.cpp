@@ -121,13 +121,13 @@ void engine::fork(const sequence & src, sequence & dst) {
 }
 
 const std::vector<int32_t> & engine::eog_tokens() {
-    if (eog_tokens_.empty()) {
+    std::call_once(eog_once_, [&] {
         for (int32_t id = 0; id < static_cast<int32_t>(n_vocab_); id++) {
             if (llama_vocab_is_eog(model_->vocab, id)) {
                 eog_tokens_.push_back(id);
             }
         }
-    }
+    });
     return eog_tokens_;
 }
 

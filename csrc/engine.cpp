@@ -63,6 +63,7 @@ engine::engine(kollama_model * model, const kollama_context_params & params) :
     model_(model),
     n_vocab_(llama_vocab_n_tokens(model->vocab)),
     n_ctx_(params.n_ctx),
+    embeds_(params.embeddings),
     slots_(params.n_seq_max) {
     ++model_->n_contexts;
 }
@@ -84,7 +85,11 @@ void engine::open(const kollama_context_params & params) {
     p.n_batch         = params.n_batch;
     p.n_ubatch        = params.n_ubatch;
     p.n_seq_max       = params.n_seq_max;
-    p.n_outputs_max   = params.n_seq_max; // one row a sequence: the rows of a whole batch are not reserved
+    p.n_outputs_max   = embeds_ ? std::max(params.n_batch, params.n_seq_max) : params.n_seq_max; // one row a sequence, else a token
+    p.embeddings      = embeds_;
+    if (embeds_ && params.file_pools) {
+        p.pooling_type = LLAMA_POOLING_TYPE_NONE; // pooling is ours
+    }
     p.n_threads       = params.n_threads;
     p.n_threads_batch = params.n_threads;
     p.flash_attn_type = static_cast<llama_flash_attn_type>(params.flash_attn);
@@ -100,7 +105,9 @@ void engine::open(const kollama_context_params & params) {
     if (!ctx_) {
         throw failure(KOLLAMA_ERROR_LOAD, "the context cannot be made: " + (g.errors().empty() ? "llama.cpp gave no reason" : g.errors()));
     }
-    n_batch_ = llama_n_batch(ctx_);
+    n_batch_    = llama_n_batch(ctx_);
+    cache_kind_ = std::string("K ") + params.type_k + ", V " + params.type_v +
+                  (llama_model_n_swa(model_->handle) > 0 ? params.swa_full ? ", full" : ", window" : "");
     open_threadpool(params.n_threads);
 }
 
@@ -341,6 +348,9 @@ std::unique_ptr<model_pin> engine::pin_model() {
 std::shared_ptr<sequence> engine::take_slot() {
     std::lock_guard<std::mutex> lock(mutex_);
     check_open();
+    if (embeds_) {
+        throw failure(KOLLAMA_ERROR_ARGUMENT, "this context was made for embeddings: it has no sequences");
+    }
     const auto free = std::find(slots_.begin(), slots_.end(), false);
     if (free == slots_.end()) {
         throw failure(KOLLAMA_ERROR_ARGUMENT,

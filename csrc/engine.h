@@ -48,6 +48,22 @@ class model_pin {
     kollama_model * model_;
 };
 
+struct saved_sequence;
+
+// Texts one after another, and the rows to fill: one a text, or one a token without pooling. The
+// caller's memory, until the job has ended.
+struct embed_request {
+    const int32_t * tokens;
+    const size_t *  ends;
+    size_t          n_texts;
+    kollama_pooling pooling;
+    size_t          n_embd;
+    float *         out;
+
+    size_t begin(size_t text) const { return text == 0 ? 0 : ends[text - 1]; }
+    size_t length(size_t text) const { return ends[text] - begin(text); }
+};
+
 struct job {
     std::function<void(job &)> work; // runs on the engine thread; what it throws is how the job ends
     std::shared_ptr<sequence>  seq;  // busy until the job has ended; may be null
@@ -112,12 +128,17 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     void rewind(sequence & seq, size_t n_keep);
     void fork(const sequence & src, sequence & dst);
     void check_cancelled(const job & job);
+    std::vector<uint8_t> save(const sequence & seq);
+    void load(sequence & seq, const saved_sequence & saved); // where it throws, seq is empty
+    void embed(job & job, const embed_request & request);
 
     const kollama_model * model() const { return model_; }
     size_t                n_vocab() const { return n_vocab_; }
     size_t                n_ctx() const { return n_ctx_; }
     size_t                n_batch() const { return n_batch_; }
-    const std::vector<int32_t> & eog_tokens(); // every end-of-generation id; engine thread only
+    bool                  embeds() const { return embeds_; }
+    std::string           cache_kind() const; // what a saved sequence depends on
+    const std::vector<int32_t> & eog_tokens(); // every end-of-generation id; any thread
 
   private:
     engine(kollama_model * model, const kollama_context_params & params);
@@ -140,6 +161,8 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     void fail(generation & gen, kollama_status status); // with kollama_last_error()
     void check_open() const; // under the mutex; CLOSED or, after a failed assertion, ENGINE
 
+    void embed_piece(const embed_request & request, size_t first, size_t begin, size_t n);
+    void pool(const embed_request & request, size_t text, size_t token, const float * state);
     void fill_batch(std::vector<batch_item> & items);
     void restore(std::vector<batch_item> & items);
     [[noreturn]] void fail_decode(int32_t code, std::vector<batch_item> & items, const std::string & errors);
@@ -150,6 +173,8 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     llama_context *  ctx_        = nullptr;
     ggml_threadpool * threadpool_ = nullptr;
     size_t           n_vocab_, n_ctx_ = 0, n_batch_ = 0;
+    const bool       embeds_;
+    std::string      cache_kind_;
 
     std::mutex              mutex_;
     std::condition_variable work_, done_;
@@ -174,10 +199,17 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     std::vector<llama_seq_id>   seq_ids_;
     std::vector<llama_seq_id *> seq_id_ptrs_;
     std::vector<int8_t>         outputs_;
-    std::vector<int32_t>        eog_tokens_;
+
+    std::once_flag       eog_once_;
+    std::vector<int32_t> eog_tokens_;
 };
 
 } // namespace kollama
+
+struct kollama_job : kollama::counted<KOLLAMA_HANDLE_JOB> {
+    std::shared_ptr<kollama::engine> owner;
+    std::shared_ptr<kollama::job>    state;
+};
 
 struct kollama_context {
     std::shared_ptr<kollama::engine> engine;
@@ -187,3 +219,11 @@ struct kollama_sequence {
     std::shared_ptr<kollama::engine>   engine;
     std::shared_ptr<kollama::sequence> state;
 };
+
+namespace kollama {
+
+// Hands work to the engine; throws where it is not taken.
+void submit_job(kollama_sequence * seq, std::function<void(job &)> work, kollama_job ** out);
+void submit_job(kollama_context & ctx, std::function<void(job &)> work, kollama_job ** out);
+
+} // namespace kollama

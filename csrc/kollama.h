@@ -39,6 +39,7 @@ typedef struct kollama_job        kollama_job;
 typedef struct kollama_tokenizer  kollama_tokenizer;
 typedef struct kollama_decoder    kollama_decoder;
 typedef struct kollama_gguf       kollama_gguf;
+typedef struct kollama_blob       kollama_blob;
 typedef struct kollama_quantization kollama_quantization;
 
 typedef enum kollama_status {
@@ -110,6 +111,7 @@ typedef enum kollama_handle_kind {
     KOLLAMA_HANDLE_JOB,
     KOLLAMA_HANDLE_TOKENIZER,
     KOLLAMA_HANDLE_DECODER,
+    KOLLAMA_HANDLE_BLOB,
     KOLLAMA_HANDLE_KINDS,
 } kollama_handle_kind;
 
@@ -251,6 +253,7 @@ KOLLAMA_API const char * kollama_model_format (const kollama_model * model); // 
 KOLLAMA_API int32_t  kollama_model_n_vocab    (const kollama_model * model);
 KOLLAMA_API int32_t  kollama_model_n_ctx_train(const kollama_model * model);
 KOLLAMA_API int32_t  kollama_model_n_embd     (const kollama_model * model);
+KOLLAMA_API int32_t  kollama_model_n_embd_out (const kollama_model * model); // of an embedding
 KOLLAMA_API int32_t  kollama_model_n_layer    (const kollama_model * model);
 KOLLAMA_API uint64_t kollama_model_n_params   (const kollama_model * model);
 KOLLAMA_API uint64_t kollama_model_size       (const kollama_model * model);
@@ -344,11 +347,27 @@ typedef struct kollama_context_params {
     int32_t      flash_attn;   // -1 auto, 0 off, 1 on
     const char * type_k;       // ggml type names, e.g. "f16"
     const char * type_v;
+    bool         embeddings;   // for kollama_context_embed, and nothing else
+    bool         file_pools;   // the model's file names a pooling, which would be llama.cpp's default
 } kollama_context_params;
 
 KOLLAMA_API kollama_status kollama_context_init(kollama_model * model, const kollama_context_params * params, kollama_context ** out);
 // Ends what runs; its sequences and generations stay valid handles that answer KOLLAMA_ERROR_CLOSED.
 KOLLAMA_API void           kollama_context_free(kollama_context * ctx);
+
+typedef enum kollama_pooling {
+    KOLLAMA_POOLING_NONE, // a row for each token
+    KOLLAMA_POOLING_MEAN,
+    KOLLAMA_POOLING_CLS,  // the first token's
+    KOLLAMA_POOLING_LAST,
+} kollama_pooling;
+
+// The hidden states of texts, one after another in tokens; ends[i]: where those of text i end. out
+// has a row of kollama_model_n_embd_out floats for each text, or for each token. All of it is the
+// caller's memory until the job has ended.
+KOLLAMA_API kollama_status kollama_context_embed(
+    kollama_context * ctx, const int32_t * tokens, const size_t * ends, size_t n_texts, kollama_pooling pooling,
+    float * out, kollama_job ** job);
 
 // ---- jobs: what the engine thread of a context does for a caller ---------------------------------
 
@@ -364,6 +383,14 @@ KOLLAMA_API void           kollama_sequence_free(kollama_sequence * seq);
 KOLLAMA_API kollama_status kollama_sequence_append(kollama_sequence * seq, const int32_t * tokens, size_t n_tokens, kollama_job ** out);
 KOLLAMA_API kollama_status kollama_sequence_rewind(kollama_sequence * seq, size_t n_keep, kollama_job ** out);
 KOLLAMA_API kollama_status kollama_sequence_fork  (kollama_sequence * seq, kollama_sequence * dst, kollama_job ** out);
+
+// The sequence as bytes: blob is filled once the job has ended. A blob is refused by another model,
+// another build and another kind of cache; one that is refused later, for lack of room, leaves the
+// sequence empty. Its memory is the caller's until the job has ended.
+KOLLAMA_API kollama_status kollama_sequence_save(kollama_sequence * seq, kollama_blob ** blob, kollama_job ** out);
+KOLLAMA_API kollama_status kollama_sequence_load(kollama_sequence * seq, const void * blob, size_t size, kollama_job ** out);
+KOLLAMA_API const void *   kollama_blob_data(const kollama_blob * blob, size_t * size);
+KOLLAMA_API void           kollama_blob_free(kollama_blob * blob);
 
 // KOLLAMA_ERROR_BUSY while a job or a generation works on the sequence.
 KOLLAMA_API kollama_status kollama_sequence_length(kollama_sequence * seq, size_t * n_tokens);

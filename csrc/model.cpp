@@ -2,6 +2,7 @@
 
 #include "tokenizer/handle.h"
 #include "tokenizer/read_gguf.h"
+#include "state.h"
 
 #include <algorithm>
 #include <cctype>
@@ -166,6 +167,7 @@ void load(const char * const * paths, size_t n_paths, const kollama_model_params
     model->format     = first.header.format;
     model->uses_mmap  = !params.vocab_only && (mode == LLAMA_LOAD_MODE_MMAP || mode == LLAMA_LOAD_MODE_MMAP_MLOCK);
     model->vocab_only = params.vocab_only;
+    model->fingerprint = file_fingerprint(paths, n_paths);
     try {
         model->tokenizer = make_tokenizer(*model, own.get(), first.header, params.tokenizer);
     } catch (...) {
@@ -255,6 +257,10 @@ int32_t kollama_model_n_ctx_train(const kollama_model * model) {
 
 int32_t kollama_model_n_embd(const kollama_model * model) {
     return llama_model_n_embd(model->handle);
+}
+
+int32_t kollama_model_n_embd_out(const kollama_model * model) {
+    return llama_model_n_embd_out(model->handle);
 }
 
 int32_t kollama_model_n_layer(const kollama_model * model) {

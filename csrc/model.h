@@ -12,6 +12,7 @@ struct kollama_model : kollama::counted<KOLLAMA_HANDLE_MODEL> {
     bool                vocab_only = false;
     std::atomic<int>    n_contexts{0};
     std::atomic<int>    n_pins{0};
+    uint64_t            fingerprint = 0; // of its files; see state.h
     const uint64_t      serial = ++last_serial; // tells it from one that was at the same address
 
     static inline std::atomic<uint64_t> last_serial{0};

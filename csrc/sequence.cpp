@@ -7,11 +7,6 @@
 
 using namespace kollama;
 
-struct kollama_job : counted<KOLLAMA_HANDLE_JOB> {
-    std::shared_ptr<engine>       owner;
-    std::shared_ptr<kollama::job> state;
-};
-
 kollama_status kollama_job_wait(kollama_job * job, int32_t timeout_ms) {
     return job->owner->wait(*job->state, timeout_ms);
 }
@@ -24,6 +19,22 @@ void kollama_job_free(kollama_job * job) {
     delete job;
 }
 
+static void submit_job(const std::shared_ptr<engine> & e, std::shared_ptr<sequence> seq, std::function<void(job &)> work,
+                       kollama_job ** out) {
+    auto handle   = std::make_unique<kollama_job>();
+    handle->owner = e;
+    handle->state = e->submit(std::move(seq), std::move(work));
+    *out          = handle.release();
+}
+
+void kollama::submit_job(kollama_sequence * seq, std::function<void(job &)> work, kollama_job ** out) {
+    ::submit_job(seq->engine, seq->state, std::move(work), out);
+}
+
+void kollama::submit_job(kollama_context & ctx, std::function<void(job &)> work, kollama_job ** out) {
+    ::submit_job(ctx.engine, nullptr, std::move(work), out);
+}
+
 kollama_row * sequence::take_row() const {
     if (!row_valid) {
         throw failure(KOLLAMA_ERROR_STATE, "there are no logits: append a token first");
@@ -33,15 +44,6 @@ kollama_row * sequence::take_row() const {
 }
 
 namespace {
-
-kollama_status submit(kollama_sequence * seq, std::function<void(kollama::job &)> work, kollama_job ** out) {
-    return guarded([&] {
-        auto handle   = std::make_unique<kollama_job>();
-        handle->owner = seq->engine;
-        handle->state = seq->engine->submit(seq->state, std::move(work));
-        *out          = handle.release();
-    });
-}
 
 // Reads tokens in batches; where it throws, the sequence is as it was before the first.
 void append(engine & e, kollama::job & job, sequence & seq, const std::vector<int32_t> & tokens) {
@@ -108,9 +110,7 @@ kollama_status kollama_sequence_append(kollama_sequence * seq, const int32_t * t
         auto work = [&e, state = seq->state, copy = std::vector<int32_t>(tokens, tokens + n_tokens)](kollama::job & job) {
             append(e, job, *state, copy);
         };
-        if (const kollama_status status = submit(seq, std::move(work), out)) {
-            throw failure(status, std::string(kollama_last_error()));
-        }
+        submit_job(seq, std::move(work), out);
     });
 }
 
@@ -127,15 +127,13 @@ kollama_status kollama_sequence_rewind(kollama_sequence * seq, size_t n_keep, ko
             e.rewind(*state, n_keep);
             state->row_valid = false;
         };
-        if (const kollama_status status = submit(seq, std::move(work), out)) {
-            throw failure(status, std::string(kollama_last_error()));
-        }
+        submit_job(seq, std::move(work), out);
     });
 }
 
 kollama_status kollama_sequence_fork(kollama_sequence * seq, kollama_sequence * dst, kollama_job ** out) {
     auto work = [e = seq->engine.get(), src = seq->state, dst = dst->state](kollama::job &) { e->fork(*src, *dst); };
-    return submit(seq, std::move(work), out);
+    return guarded([&] { submit_job(seq, std::move(work), out); });
 }
 
 kollama_status kollama_sequence_length(kollama_sequence * seq, size_t * n_tokens) {

@@ -19,11 +19,11 @@ class _Candidates(ctypes.Structure):
                 ("sorted", ctypes.c_bool)]
 
 
-I, F, Z, P = ctypes.c_int32, ctypes.c_float, ctypes.c_size_t, ctypes.c_void_p
+INT, F, Z, P = ctypes.c_int32, ctypes.c_float, ctypes.c_size_t, ctypes.c_void_p
 SIGNATURES = {
-    "penalties": [I, I, F, F, F], "top_n_sigma": [F], "top_k": [I], "typical": [F, Z], "top_p": [F, Z],
+    "penalties": [INT, INT, F, F, F], "top_n_sigma": [F], "top_k": [INT], "typical": [F, Z], "top_p": [F, Z],
     "min_p": [F, Z], "xtc": [F, F, Z, ctypes.c_uint32], "temp_ext": [F, F, F], "infill": [P],
-    "dry": [P, F, F, I, I, P, Z], "grammar": [P, ctypes.c_char_p, ctypes.c_char_p],
+    "dry": [P, F, F, INT, INT, P, Z], "grammar": [P, ctypes.c_char_p, ctypes.c_char_p],
 }
 
 
@@ -37,7 +37,7 @@ class LlamaSamplers(LlamaCpp):
             function = getattr(library, f"llama_sampler_init_{name}")
             function.restype, function.argtypes = P, arguments
         library.llama_sampler_apply.argtypes = [P, ctypes.POINTER(_Candidates)]
-        library.llama_sampler_accept.argtypes = [P, I]
+        library.llama_sampler_accept.argtypes = [P, INT]
         library.llama_sampler_free.argtypes = [P]
 
     def make(self, name: str, *arguments: object) -> int:

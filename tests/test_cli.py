@@ -49,6 +49,22 @@ def test_run_flags_are_the_keywords(tiny_path: Path, model: kollama.Model, capsy
     assert capsys.readouterr().out == expected_text(model, ignore_eos=True, **sampling) + "\n"
 
 
+def test_run_with_samplers_and_a_grammar(tiny_path: Path, model: kollama.Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grammar = 'root ::= ("서울" | "부산" | "a")+'
+    (tmp_path / "도시.gbnf").write_text(grammar, "utf-8")
+    sampling = {"repeat_penalty": 1.2, "penalty_last_n": 9, "dry_multiplier": 0.5, "top_n_sigma": 3.0, "seed": 4, "max_tokens": 12}
+    flags = [word for key, value in sampling.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+    flags += ["--grammar", str(tmp_path / "도시.gbnf"), "--logit-bias", "a=-inf", "--logit-bias", "9=1.5"]
+    assert main(["run", str(tiny_path), PROMPT, *options(flags)]) == 0
+    expected = expected_text(model, grammar=grammar, logit_bias={"a": -float("inf"), 9: 1.5}, **sampling)
+    assert expected and "a" not in expected
+    assert capsys.readouterr().out == expected + "\n"
+    assert main(["run", str(tiny_path), PROMPT, "--grammar", str(tmp_path / "none")]) == 1
+    assert "none" in capsys.readouterr().err
+    assert main(["run", str(tiny_path), PROMPT, "--mirostat", "7"]) == 1
+    assert "mirostat is 7" in capsys.readouterr().err
+
+
 def test_tokenize(tiny_path: Path, model: kollama.Model) -> None:
     done = kollama_command("tokenize", tiny_path, PROMPT, "--json", "--add-bos")
     ids = model.tokenizer.encode(PROMPT, add_bos=True).tolist()

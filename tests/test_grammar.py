@@ -48,7 +48,7 @@ def test_korean_keys_and_values(llm: kollama.LLM) -> None:
 
 def test_syllables_that_only_bytes_can_write(llm: kollama.LLM) -> None:
     tok = llm.tokenizer
-    assert not any(char in tok.piece(id) for char in "쀍뙓" for id in range(len(tok)))
+    assert not any(char in tok.piece(token) for char in "쀍뙓" for token in range(len(tok)))
     done = llm.complete("a", grammar='root ::= ("쀍" | "쀎") "뙓" "서"', seed=1)
     assert done.text in ("쀍뙓서", "쀎뙓서")
     assert len(done.tokens) > 6
@@ -111,9 +111,9 @@ def test_special_tokens_are_no_text(llm: kollama.LLM) -> None:
         seq.logits[1] = 99  # <s>: four characters to llama.cpp
         assert sampler.sample(seq) != 1
         named = kollama.Sampler.chain([Grammar("root ::= <s> <[5]>")])
-        for id in (1, 5, 2):
-            assert named.sample(seq) == id
-            seq.append([id])
+        for token in (1, 5, 2):
+            assert named.sample(seq) == token
+            seq.append([token])
         for text in ("root ::= <가나다>", "root ::= !<nonsense>", "root ::= <[311]>"):
             with pytest.raises(kollama.TokenError):
                 kollama.Sampler(grammar=text).sample(seq)

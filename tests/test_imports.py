@@ -18,8 +18,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "kollama"
 LAYERS = (
     ("errors", "types", "params", "progress", "unicode", "files", "samplers", "sampling"),
     ("_core",),
-    ("generate", "chat", "chat_format", "chat_builtin", "chat_registry", "slots", "inspection",
-     "demo", "convert", "imatrix", "quantization"),
+    ("generate", "chat", "chat_format", "chat_builtin", "chat_registry", "embed", "slots",
+     "inspection", "demo", "convert", "imatrix", "quantization"),
     ("llm",),
     ("",),
     ("cli", "compat"),

@@ -127,6 +127,129 @@ again = ctx.sequence()
 again.append([1, 5])
 assert len(again) == 2
 """,
+    "callables that do what they should not": """
+llm = kollama.LLM(model, n_ctx=64, n_threads=1)
+seq = context().sequence()
+seq.append([1, 5])
+streams = []
+def closes_its_stream(tokens, logits):
+    streams[-1].close()
+def uses_its_sequence(tokens, logits):
+    raises(kollama.BusyError, kollama.Sampler().sample, streams[-1]._slot.sequence)
+    raises(kollama.BusyError, streams[-1]._slot.sequence.append, [5])
+def uses_its_sampler(tokens, logits):
+    raises(kollama.BusyError, sampler.sample, seq)
+    raises(kollama.BusyError, sampler.clone)
+def asks_its_stream(tokens, logits):
+    raises(kollama.BusyError, next, streams[-1])
+def collects(tokens, logits):
+    gc.collect()
+def closes_the_llm(tokens, logits):
+    llm.close()
+for link in (closes_its_stream, uses_its_sequence, uses_its_sampler, asks_its_stream, collects, closes_the_llm):
+    sampler = kollama.Sampler.chain([link])
+    streams.append(llm.generate([1, 5], sampler=sampler, max_tokens=3, ignore_eos=True))
+    try:
+        got = list(streams[-1])
+    except kollama.ClosedError:
+        assert link is closes_the_llm
+    else:
+        assert len(got) == (0 if link is closes_its_stream else 3), (link, got)
+    streams[-1].close()
+del streams, sampler
+""",
+    "stream closed while its callable runs": """
+llm = kollama.LLM(model, n_ctx=64, n_threads=1)
+running, go = threading.Event(), threading.Event()
+def waits(tokens, logits):
+    running.set()
+    go.wait(20)
+for end in ("close", "llm"):
+    running.clear(); go.clear()
+    stream = llm.generate([1, 5], sampler=kollama.Sampler.chain([waits]), ignore_eos=True)
+    got = []
+    def work():
+        try:
+            got.extend(stream)
+        except kollama.ClosedError:
+            pass
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert running.wait(20)
+    stream.close() if end == "close" else llm.close()
+    go.set()
+    thread.join(20)
+    assert not thread.is_alive() and got == [], got
+""",
+    "model closed while its callable runs": """
+running, go = threading.Event(), threading.Event()
+own = kollama.Model(sys.argv[1])
+ctx = own.context(n_ctx=64, n_threads=1)
+seq = ctx.sequence()
+seq.append([1, 5])
+def waits(tokens, logits):
+    running.set()
+    go.wait(20)
+thread = threading.Thread(target=lambda: kollama.Sampler.chain([waits, kollama.samplers.Grammar("root ::= .*")]).sample(seq))
+thread.start()
+assert running.wait(20)
+ctx.close()
+raises(kollama.BusyError, own.close)
+go.set()
+thread.join(20)
+own.close()
+""",
+    "an array that a callable kept": """
+kept = []
+def keeps(tokens, logits):
+    kept.append((tokens, logits))
+seq = context().sequence()
+seq.append([1, 5])
+for _ in range(50):
+    kollama.Sampler.chain([keeps]).sample(seq)
+seq.close()
+gc.collect()
+for tokens, logits in kept:
+    assert tokens.tolist() == [1, 5]
+    logits[:] = 1
+""",
+    "a sampler of many threads": """
+seqs = []
+ctx = context()
+for _ in range(3):
+    seqs.append(ctx.sequence())
+    seqs[-1].append([1, 5])
+sampler = kollama.Sampler(repeat_penalty=1.1, grammar='root ::= "a"* "b"', seed=1)
+counts = [0, 0]
+def work(seq):
+    for _ in range(300):
+        try:
+            sampler.sample(seq)
+            counts[0] += 1
+        except kollama.BusyError:
+            counts[1] += 1
+threads = [threading.Thread(target=work, args=(seq,)) for seq in seqs]
+for t in threads: t.start()
+for t in threads: t.join()
+assert sum(counts) == 900 and counts[0] > 0
+""",
+    "Ctrl-C in a callable": """
+import signal
+llm = kollama.LLM(model, n_ctx=64, n_threads=1)
+def interrupts(tokens, logits):
+    if len(tokens) > 4:
+        signal.raise_signal(signal.SIGINT)
+raises(KeyboardInterrupt, llm.complete, [1, 5], sampler=kollama.Sampler.chain([interrupts]), ignore_eos=True)
+assert len(llm.complete([1, 5], max_tokens=2, ignore_eos=True).tokens) == 2
+""",
+    "a sampler made by __new__": """
+seq = context().sequence()
+seq.append([1, 5])
+assert kollama.Sampler.__new__(kollama.Sampler, temperature=0).sample(seq) == seq.logits.argmax()
+for wrong in (None, 5, "x"):
+    raises(TypeError, kollama.Sampler.chain, wrong) if wrong != "x" else raises(TypeError, kollama.Sampler.chain, "x")
+    raises(TypeError, kollama.Sampler().sample, wrong)
+""",
     "objects made by __new__": """
 raises(TypeError, kollama.Tokenizer.__new__(kollama.Tokenizer).encode, "a")
 raises(TypeError, kollama.Tokenizer.__new__(kollama.Tokenizer).decoder)

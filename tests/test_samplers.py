@@ -188,8 +188,8 @@ def test_logit_bias(seq: kollama.Sequence) -> None:
     expected = row.copy()
     expected[7] += 2.5
     expected[8] = NINF
-    for id in ids:
-        expected[id] -= 1.5
+    for token in ids:
+        expected[token] -= 1.5
     np.testing.assert_array_equal(left, expected)
     assert kollama.Sampler(temperature=0, logit_bias={11: 1e6}).sample(seq) == 11
     for bias in ({311: 1.0}, {2**31 - 1: NINF}):
@@ -292,7 +292,7 @@ def test_a_callable_sees_the_stream_and_writes_into_the_row(seq: kollama.Sequenc
     for _ in range(3):
         token = sampler.sample(seq)
         order = np.argsort(-seq.logits)[:20]
-        assert token == next(id for id in order if id % 2)
+        assert token == next(other for other in order if other % 2)
         seq.append([token])
     assert seen == [seq.tokens[: len(PROMPT) + i].tolist() for i in range(3)]
     np.testing.assert_array_equal(seq.context.model.n_vocab, len(row))
@@ -302,27 +302,39 @@ def test_a_callable_sees_the_stream_and_writes_into_the_row(seq: kollama.Sequenc
     assert np.shares_memory(kept[0], kept[2])
 
 
-class Trouble(Exception):
+def test_a_callable_that_holds_its_sampler_is_collected(seq: kollama.Sequence) -> None:
+    held: list[object] = []
+
+    def link(_: np.ndarray, logits: np.ndarray) -> None:
+        held.append(logits)
+
+    held.append(kollama.Sampler.chain([link]))
+    held[0].sample(seq)  # type: ignore[attr-defined]
+    # The cycle goes with the test; a handle that stays fails it.
+
+
+class TroubleError(Exception):
     pass
 
 
 def test_what_a_callable_raises_reaches_the_caller(llm: kollama.LLM, seq: kollama.Sequence) -> None:
     def fails(tokens: np.ndarray, _: np.ndarray) -> None:
         if len(tokens) > 10:
-            raise Trouble("after ten")
+            raise TroubleError("after ten")
 
     sampler = kollama.Sampler.chain([fails])
     assert sampler.sample(seq) == seq.logits.argmax()
     seq.append([5, 6, 7])
-    with pytest.raises(Trouble, match="after ten"):
+    with pytest.raises(TroubleError, match="after ten"):
         sampler.sample(seq)
     stream = llm.generate(PROMPT, sampler=kollama.Sampler.chain([fails]), ignore_eos=True)
     other = llm.generate([5, 6], temperature=0, ignore_eos=True, max_tokens=20)
     got = []
-    with pytest.raises(Trouble):
-        for token in stream:
-            got.append(token.id)
-            next(other)
+    for _ in range(3):
+        got.append(next(stream).id)
+        next(other)
+    with pytest.raises(TroubleError):
+        next(stream)
     assert len(got) == 3
     assert stream.result.finish_reason == "cancelled"
     assert len([*other]) == 17

@@ -79,7 +79,8 @@ def _write(writer: gguf.GGUFWriter, tensors: dict[str, np.ndarray]) -> None:
 
 
 def write_llama(path: Path, *, n_layer: int = 2, n_embd: int = 64, n_head: int = 2, seed: int = 0,
-                architecture: str = "llama", chat_template: str | None = None) -> Path:
+                architecture: str = "llama", chat_template: str | None = None,
+                pooling_type: int | None = None) -> Path:
     """A Llama with random float32 weights."""
     random = np.random.default_rng(seed)
     n_ff = 2 * n_embd
@@ -93,6 +94,8 @@ def write_llama(path: Path, *, n_layer: int = 2, n_embd: int = 64, n_head: int =
     writer.add_head_count_kv(n_head)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(n_embd // n_head)
+    if pooling_type is not None:
+        writer.add_uint32(f"{architecture}.pooling_type", pooling_type)
     if chat_template is not None:
         writer.add_chat_template(chat_template)
     n_vocab = _add_vocabulary(writer)

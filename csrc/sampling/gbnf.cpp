@@ -1,6 +1,6 @@
 #include "gbnf.h"
 
-#include "errors.h"
+#include "gbnf_rules.h"
 
 #include <algorithm>
 #include <map>
@@ -12,12 +12,8 @@ constexpr size_t MAX_TEXT     = 1 << 20;
 constexpr size_t MAX_ELEMENTS = 1 << 20; // of all rules; repetitions copy theirs
 constexpr size_t MAX_REPEAT   = 2000;    // llama.cpp's
 constexpr int    MAX_NESTING  = 100;     // of parentheses
-constexpr size_t MAX_DEPTH    = 1000;    // of rules that begin with rules that begin with ...
 
-// An element of a rule: ALTERNATIVE, TERMINAL, or the number of a rule.
-using element = int32_t;
-constexpr element ALTERNATIVE = -1, TERMINAL = -2;
-using rule = std::vector<element>;
+using rule = std::vector<gbnf_element>;
 
 class parser {
   public:
@@ -50,19 +46,12 @@ class parser {
     void repetition(const std::string & name, rule & out, bool nested);
     void repeat(const std::string & name, rule & out, uint64_t least, uint64_t most);
 
-    void check_references() const;
-    void check_recursion() const;
-    std::vector<bool>                 nullable() const;
-    std::vector<std::vector<int32_t>> first_rules() const;
-
     const std::string & text_;
     size_t              at_ = 0;
     gbnf                found_;
 
     std::map<std::string, int32_t> ids_;
-    std::vector<std::string>       names_;
-    std::vector<rule>              rules_;
-    std::vector<bool>              defined_;
+    gbnf_rules                     all_;
     size_t                         n_elements_ = 0;
 
     // Of the item that a repetition would repeat.
@@ -201,20 +190,20 @@ void parser::char_class() {
 }
 
 int32_t parser::rule_id(const std::string & name) {
-    const auto [found, is_new] = ids_.emplace(name, static_cast<int32_t>(rules_.size()));
+    const auto [found, is_new] = ids_.emplace(name, static_cast<int32_t>(all_.elements.size()));
     return is_new ? new_rule(name) : found->second;
 }
 
 int32_t parser::new_rule(const std::string & name) {
-    names_.push_back(name);
-    rules_.emplace_back();
-    defined_.push_back(false);
-    return static_cast<int32_t>(rules_.size()) - 1;
+    all_.names.push_back(name);
+    all_.elements.emplace_back();
+    all_.defined.push_back(false);
+    return static_cast<int32_t>(all_.elements.size()) - 1;
 }
 
 void parser::define(int32_t id, rule elements) {
-    rules_[id]   = std::move(elements);
-    defined_[id] = true;
+    all_.elements[id] = std::move(elements);
+    all_.defined[id]  = true;
 }
 
 void parser::grow(rule & to, const rule & what) {
@@ -267,10 +256,10 @@ void parser::sequence(const std::string & name, rule & out, int nesting) {
             }
             at_++;
             space(true);
-            const size_t  n_before = rules_.size();
+            const size_t  n_before = all_.elements.size();
             const int32_t id       = new_rule(name);
             alternatives(name, id, nesting + 1);
-            rules = std::max<uint64_t>(1, rules_.size() - n_before);
+            rules = std::max<uint64_t>(1, all_.elements.size() - n_before);
             grow(out, { id });
             if (peek() != ')') {
                 expect(")");
@@ -376,112 +365,6 @@ void parser::parse_rule() {
     space(true);
 }
 
-void parser::check_references() const {
-    for (size_t i = 0; i < rules_.size(); i++) {
-        if (!defined_[i]) {
-            throw failure(KOLLAMA_ERROR_ARGUMENT, "the grammar uses a rule '" + names_[i] + "' and does not define it");
-        }
-    }
-}
-
-// The rules that can be empty: those with an alternative none of whose elements is left to wait for.
-std::vector<bool> parser::nullable() const {
-    struct alternative {
-        size_t rule, n_waiting = 0;
-    };
-    std::vector<alternative>         all;
-    std::vector<std::vector<size_t>> uses(rules_.size()); // of a rule: by these alternatives
-    for (size_t i = 0; i < rules_.size(); i++) {
-        all.push_back({ i });
-        for (element e : rules_[i]) {
-            if (e == ALTERNATIVE) {
-                all.push_back({ i });
-                continue;
-            }
-            all.back().n_waiting++; // for ever, where it is a terminal
-            if (e >= 0) {
-                uses[static_cast<size_t>(e)].push_back(all.size() - 1);
-            }
-        }
-    }
-    std::vector<bool>   found(rules_.size());
-    std::vector<size_t> todo;
-    const auto          check = [&](const alternative & a) {
-        if (a.n_waiting == 0 && !found[a.rule]) {
-            found[a.rule] = true;
-            todo.push_back(a.rule);
-        }
-    };
-    std::for_each(all.begin(), all.end(), check);
-    while (!todo.empty()) {
-        const size_t rule = todo.back();
-        todo.pop_back();
-        for (size_t user : uses[rule]) {
-            all[user].n_waiting--;
-            check(all[user]);
-        }
-    }
-    return found;
-}
-
-// For each rule those that one of its alternatives can begin with.
-std::vector<std::vector<int32_t>> parser::first_rules() const {
-    const std::vector<bool>           empty = nullable();
-    std::vector<std::vector<int32_t>> firsts(rules_.size());
-    for (size_t i = 0; i < rules_.size(); i++) {
-        bool at_start = true;
-        for (element e : rules_[i]) {
-            if (e >= 0 && at_start) {
-                firsts[i].push_back(e);
-            }
-            at_start = e == ALTERNATIVE || (at_start && e >= 0 && empty[static_cast<size_t>(e)]);
-        }
-        std::sort(firsts[i].begin(), firsts[i].end());
-        firsts[i].erase(std::unique(firsts[i].begin(), firsts[i].end()), firsts[i].end());
-    }
-    return firsts;
-}
-
-void parser::check_recursion() const {
-    const auto          firsts = first_rules();
-    std::vector<size_t> depth(rules_.size()); // 0: not seen; of the deepest chain below it, once it is left
-    std::vector<bool>   open(rules_.size());
-    struct frame {
-        size_t rule, next = 0;
-    };
-    for (size_t root = 0; root < rules_.size(); root++) {
-        std::vector<frame> stack;
-        if (depth[root] == 0) {
-            stack.push_back({ root });
-        }
-        while (!stack.empty()) {
-            frame & top    = stack.back();
-            open[top.rule] = true;
-            if (top.next < firsts[top.rule].size()) {
-                const size_t next = static_cast<size_t>(firsts[top.rule][top.next++]);
-                if (open[next]) {
-                    throw failure(KOLLAMA_ERROR_ARGUMENT, "the grammar's rule '" + names_[next] +
-                                                              "' can begin with itself (left recursion): write it as a repetition");
-                }
-                if (depth[next] == 0) {
-                    stack.push_back({ next });
-                }
-                continue;
-            }
-            size_t below = 0;
-            for (int32_t first : firsts[top.rule]) {
-                below = std::max(below, depth[static_cast<size_t>(first)]);
-            }
-            depth[top.rule] = below + 1;
-            open[top.rule]  = false;
-            if (below >= MAX_DEPTH) {
-                throw failure(KOLLAMA_ERROR_ARGUMENT, format("the grammar's rules are nested more than %zu deep", MAX_DEPTH));
-            }
-            stack.pop_back();
-        }
-    }
-}
-
 gbnf parser::run(const std::string & root) {
     if (text_.size() > MAX_TEXT) {
         throw failure(KOLLAMA_ERROR_ARGUMENT, format("the grammar has %zu bytes; %zu are the most", text_.size(), MAX_TEXT));
@@ -497,8 +380,7 @@ gbnf parser::run(const std::string & root) {
     if (ids_.find(root) == ids_.end()) {
         throw failure(KOLLAMA_ERROR_ARGUMENT, "the grammar has no rule '" + root + "' to begin with");
     }
-    check_references();
-    check_recursion();
+    check_rules(all_);
     return std::move(found_);
 }
 

@@ -46,7 +46,7 @@ class Generation(Iterator[Token]):
         self._slot: Slot | None = None
         self._stream: TokenStream | None = None
         self._closed = False
-        self._turn = threading.RLock()  # of the thread that asks for a token
+        self._turn = threading.Lock()  # of the thread that asks for a token
         self._prompt = prompt
         self._sampler = sampler
         self._max_tokens = max_tokens

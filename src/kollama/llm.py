@@ -15,6 +15,7 @@ from ._core.model import Model
 from ._core.sampler import Sampler
 from ._core.tokenizer import Tokenizer
 from .chat_registry import FormatLike, find_format, format_for
+from .embed import Embedder
 from .errors import ArgumentError, ContextFullError
 from .generate import Generation, stop_strings
 from .params import INT32_MAX, boolean, integer
@@ -99,6 +100,8 @@ class LLM:
                 self.model.close()
             raise
         self._slots = Slots(self._context)
+        self._embedder = Embedder(self.model, n_ctx, n_threads=n_threads, type_k=type_k,
+                                  type_v=type_v, flash_attn=flash_attn)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -219,6 +222,26 @@ class LLM:
         return self._generation(prompt, max_tokens, stops, ignore_eos, sampler, logprobs,
                                 sampling)
 
+    def embed(self, texts: _Prompt | Sequence[_Prompt], *, normalize: bool = True,
+              ) -> NDArray[np.float32]:
+        """Embeddings: the mean of the model's last hidden states over each text.
+
+        Where the model's file names another pooling, it is that one. The first call makes a context
+        for it, beside the one that generates.
+
+        Args:
+            texts: a list, of any length, of texts or token ids; a single text is a list of one.
+            normalize: to length 1.
+
+        Returns:
+            float32 array of shape (len(texts), n_embd).
+
+        Raises:
+            ContextFullError: a text has more than n_ctx tokens.
+            ArgumentError: a text is empty, and the model has no bos.
+        """
+        return self._embedder.embed(texts, normalize)
+
     def _generation(
         self,
         prompt: NDArray[np.int32],
@@ -279,6 +302,7 @@ class LLM:
         """
         self._context.close()
         self._slots.close()
+        self._embedder.close()
         if self._owns_model:
             self.model.close()
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    SamplerCallable = Callable[[NDArray[np.int32], NDArray[np.float32]], None]
-
 __all__ = [
     "AdaptiveP",
     "Draw",
@@ -30,6 +28,7 @@ __all__ = [
     "MinP",
     "Mirostat",
     "Penalties",
+    "SamplerCallable",
     "Temperature",
     "TopK",
     "TopNSigma",
@@ -37,6 +36,9 @@ __all__ = [
     "TypicalP",
     "Xtc",
 ]
+
+# (tokens, logits): changes the logits in place.
+SamplerCallable = Callable[["NDArray[np.int32]", "NDArray[np.float32]"], None]
 
 MAX_LAST_N = 2**20
 MAX_NUMBER = 1e6

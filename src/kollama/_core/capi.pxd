@@ -23,6 +23,8 @@ cdef extern from "kollama.h" nogil:
         pass
     ctypedef struct kollama_gguf:
         pass
+    ctypedef struct kollama_blob:
+        pass
     ctypedef struct kollama_quantization:
         pass
 
@@ -77,6 +79,7 @@ cdef extern from "kollama.h" nogil:
         KOLLAMA_HANDLE_JOB
         KOLLAMA_HANDLE_TOKENIZER
         KOLLAMA_HANDLE_DECODER
+        KOLLAMA_HANDLE_BLOB
         KOLLAMA_HANDLE_KINDS
     int64_t kollama_live_handles(kollama_handle_kind kind)
     int32_t kollama_default_threads()
@@ -179,6 +182,7 @@ cdef extern from "kollama.h" nogil:
     int32_t kollama_model_n_vocab(const kollama_model * model)
     int32_t kollama_model_n_ctx_train(const kollama_model * model)
     int32_t kollama_model_n_embd(const kollama_model * model)
+    int32_t kollama_model_n_embd_out(const kollama_model * model)
     int32_t kollama_model_n_layer(const kollama_model * model)
     uint64_t kollama_model_n_params(const kollama_model * model)
     uint64_t kollama_model_size(const kollama_model * model)
@@ -258,9 +262,20 @@ cdef extern from "kollama.h" nogil:
         int32_t flash_attn
         const char * type_k
         const char * type_v
+        bint embeddings
+        bint file_pools
     kollama_status kollama_context_init(
         kollama_model * model, const kollama_context_params * params, kollama_context ** out)
     void kollama_context_free(kollama_context * ctx)
+
+    ctypedef enum kollama_pooling:
+        KOLLAMA_POOLING_NONE
+        KOLLAMA_POOLING_MEAN
+        KOLLAMA_POOLING_CLS
+        KOLLAMA_POOLING_LAST
+    kollama_status kollama_context_embed(
+        kollama_context * ctx, const int32_t * tokens, const size_t * ends, size_t n_texts,
+        kollama_pooling pooling, float * out, kollama_job ** job)
     kollama_status kollama_job_wait(kollama_job * job, int32_t timeout_ms)
     void kollama_job_cancel(kollama_job * job)
     void kollama_job_free(kollama_job * job)
@@ -272,6 +287,12 @@ cdef extern from "kollama.h" nogil:
         kollama_sequence * seq, size_t n_keep, kollama_job ** out)
     kollama_status kollama_sequence_fork(
         kollama_sequence * seq, kollama_sequence * dst, kollama_job ** out)
+    kollama_status kollama_sequence_save(
+        kollama_sequence * seq, kollama_blob ** blob, kollama_job ** out)
+    kollama_status kollama_sequence_load(
+        kollama_sequence * seq, const void * blob, size_t size, kollama_job ** out)
+    const void * kollama_blob_data(const kollama_blob * blob, size_t * size)
+    void kollama_blob_free(kollama_blob * blob)
     kollama_status kollama_sequence_length(kollama_sequence * seq, size_t * n_tokens)
     kollama_status kollama_sequence_tokens(
         kollama_sequence * seq, int32_t * tokens, size_t n_tokens)

@@ -9,6 +9,7 @@ cdef class Context:
     cdef readonly int n_seq_max
     cdef readonly int n_batch
     cdef readonly int n_threads
+    cdef readonly str pooling
     cdef object __weakref__
 
     cdef kollama_context * handle(self) except NULL

@@ -1,5 +1,9 @@
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Literal, final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from kollama._core.model import Model
 from kollama._core.sequence import Sequence
@@ -18,6 +22,8 @@ class Context:
         type_v: str = "f16",
         flash_attn: bool | Literal["auto"] = "auto",
         swa_full: bool = True,
+        embeddings: bool = False,
+        pooling: Literal["mean", "last", "cls", "none"] | None = None,
     ) -> Context: ...
     @property
     def model(self) -> Model: ...
@@ -30,7 +36,12 @@ class Context:
     @property
     def n_threads(self) -> int: ...
     @property
+    def pooling(self) -> str | None: ...
+    @property
     def closed(self) -> bool: ...
+    def embed(
+        self, texts: Iterable[Iterable[int] | NDArray[np.integer]]
+    ) -> NDArray[np.float32] | list[NDArray[np.float32]]: ...
     def sequence(self) -> Sequence: ...
     def close(self) -> None: ...
     def __enter__(self) -> Context: ...

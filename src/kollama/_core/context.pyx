@@ -2,12 +2,23 @@
 
 cimport cython
 from kollama._core.capi cimport *
+from kollama._core.memory cimport as_tokens
 from kollama._core.model cimport Model
-from kollama._core.runtime cimport check
+from kollama._core.runtime cimport check, finish
+
+import numpy as np
 
 from kollama import params
 from kollama._core import runtime
-from kollama.errors import ClosedError
+from kollama.errors import ArgumentError, ClosedError
+
+_POOLING = {
+    "none": KOLLAMA_POOLING_NONE,
+    "mean": KOLLAMA_POOLING_MEAN,
+    "cls": KOLLAMA_POOLING_CLS,
+    "last": KOLLAMA_POOLING_LAST,
+}
+_POOLING_OF_FILES = {"1": "mean", "2": "cls", "3": "last"}  # llama.cpp's numbers; "0": not said
 
 
 @cython.final
@@ -27,6 +38,10 @@ cdef class Context:
         flash_attn: True, False or "auto".
         swa_full: keep all of a sliding-window model's past, so that any rewind is exact. False
             takes less memory; a rewind behind the window then empties the sequence.
+        embeddings: for `embed` alone: such a context has no sequences. n_seq_max texts are computed
+            side by side; n_batch is 512 at most unless it is given.
+        pooling: what becomes of a text's hidden states: "mean", "last", "cls" (the first), "none";
+            None: what the model's file says, else "mean".
 
     Raises:
         ArgumentError: a number out of range, an unknown type name.
@@ -34,13 +49,23 @@ cdef class Context:
     """
 
     def __cinit__(self, Model model not None, *, n_ctx=4096, n_seq_max=1, n_batch=None,
-                  n_threads=None, type_k="f16", type_v="f16", flash_attn="auto", swa_full=True):
+                  n_threads=None, type_k="f16", type_v="f16", flash_attn="auto", swa_full=True,
+                  embeddings=False, pooling=None):
         self._handle = NULL
         self.model = model
+        cdef bint embeds = params.boolean("embeddings", embeddings)
+        cdef bint causal = _says(model, "attention.causal", "true") == "true"
+        if pooling is not None and not embeds:
+            raise ArgumentError("pooling is for contexts with embeddings=True")
+        if embeds:
+            self.pooling = _pooling(model, pooling)
         self.n_ctx = params.integer("n_ctx", n_ctx, 1)
         self.n_seq_max = params.integer("n_seq_max", n_seq_max, 1)
         if n_batch is None:
-            n_batch = min(self.n_ctx, 2048)
+            # For embeddings llama.cpp keeps the logits of every token of a batch, too.
+            n_batch = min(self.n_ctx, 512 if embeds else 2048)
+            if embeds and not causal:
+                n_batch = self.n_ctx  # each token sees all of its text
         if n_threads is None:
             n_threads = runtime.default_threads()
         self.n_batch = params.integer("n_batch", n_batch, 1)
@@ -50,7 +75,9 @@ cdef class Context:
         cdef kollama_context_params options
         options.n_ctx = self.n_ctx
         options.n_batch = self.n_batch
-        options.n_ubatch = min(self.n_batch, 512)
+        options.n_ubatch = self.n_batch if embeds and not causal else min(self.n_batch, 512)
+        options.embeddings = embeds
+        options.file_pools = _says(model, "pooling_type", "0") != "0"
         options.n_seq_max = self.n_seq_max
         options.n_threads = self.n_threads
         options.swa_full = params.boolean("swa_full", swa_full)
@@ -76,6 +103,44 @@ cdef class Context:
         if self._handle == NULL:
             raise ClosedError("the context is closed")
         return self._handle
+
+    def embed(self, texts):
+        """The pooled hidden states of texts, given as token ids. Any number of them.
+
+        Args:
+            texts: a list of int32 arrays or sequences of ints, none of them empty.
+
+        Returns:
+            float32 array of shape (len(texts), n_embd), not normalised; with pooling="none" a list
+            of arrays of shape (len(text), n_embd).
+
+        Raises:
+            ArgumentError: this context was not made for embeddings, or a text has no tokens.
+            ContextFullError: a text has more tokens than n_ctx.
+            TokenError: an id is outside the vocabulary.
+        """
+        if self.pooling is None:
+            raise ArgumentError("this context was not made for embeddings: "
+                                "model.context(embeddings=True)")
+        arrays = [as_tokens(ids) for ids in texts]
+        cdef Py_ssize_t n_texts = len(arrays)
+        cdef int n_embd = kollama_model_n_embd_out(self.model.handle())
+        lengths = np.array([len(ids) for ids in arrays], np.uintp)
+        per_token = self.pooling == "none"
+        rows = np.zeros((int(lengths.sum()) if per_token else n_texts, n_embd), np.float32)
+        cdef const int32_t[::1] tokens
+        cdef size_t[::1] ends
+        cdef float[:, ::1] out
+        cdef kollama_pooling kind = <kollama_pooling> <int> _POOLING[self.pooling]
+        cdef kollama_job * job = NULL
+        if lengths.sum() > 0:
+            tokens, ends, out = np.concatenate(arrays), np.cumsum(lengths), rows
+            check(kollama_context_embed(self.handle(), &tokens[0], &ends[0], n_texts, kind,
+                                        &out[0, 0], &job))
+            finish(job)
+        elif n_texts > 0:
+            raise ArgumentError("text 0 has no tokens")
+        return np.split(rows, np.cumsum(lengths)[:-1].tolist()) if per_token else rows
 
     def sequence(self):
         """A new, empty Sequence.
@@ -117,3 +182,16 @@ cdef bytes _type_name(name, value):
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a type's name such as 'f16', not {type(value).__name__}")
     return value.encode()
+
+
+cdef str _says(Model model, key, default):
+    """What the file says of its architecture."""
+    arch = model.metadata.get("general.architecture", "")
+    return model.metadata.get(f"{arch}.{key}", default)
+
+
+cdef str _pooling(Model model, given):
+    if given is None:
+        return _POOLING_OF_FILES.get(_says(model, "pooling_type", "0"), "mean")
+    params.choice("pooling", given, _POOLING)
+    return given

@@ -30,6 +30,7 @@ _KINDS = {
 
 
 @cython.final
+@cython.no_gc_clear
 cdef class Sampler:
     """Chooses tokens from logits, by all samplers of llama.cpp.
 

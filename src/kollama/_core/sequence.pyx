@@ -1,14 +1,17 @@
 """One stream of tokens in a context."""
 
 cimport cython
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from kollama._core.capi cimport *
 from kollama._core.context cimport Context
 from kollama._core.memory cimport as_tokens, take_row
 from kollama._core.runtime cimport check, finish
 
+import os
+
 import numpy as np
 
-from kollama import params
+from kollama import files, params
 from kollama.errors import ClosedError
 
 
@@ -110,6 +113,70 @@ cdef class Sequence:
     def clear(self):
         """Drops all tokens."""
         self.rewind(0)
+
+    def state(self):
+        """The sequence as bytes: its tokens and their memory in the model, for `restore`.
+
+        They fit this model, with K/V memory of the same types, in this build of kollama.
+        """
+        cdef kollama_blob * blob = NULL
+        cdef kollama_job * job = NULL
+        cdef size_t size = 0
+        cdef const char * data
+        check(kollama_sequence_save(self.handle(), &blob, &job))
+        try:
+            finish(job)
+            data = <const char *> kollama_blob_data(blob, &size)
+            return PyBytes_FromStringAndSize(data, size)
+        finally:
+            kollama_blob_free(blob)
+
+    def restore(self, blob):
+        """Makes this sequence what another was when its `state` was taken; what it held is gone.
+
+        Its logits are there again after the next append.
+
+        Args:
+            blob: bytes, or what shows its memory as bytes.
+
+        Raises:
+            FormatError: it is damaged, or of another model, build or type of K/V memory.
+            ContextFullError: it has more tokens than n_ctx.
+            DecodeError: there is no room beside the context's other sequences; this one is empty
+                then. After any other error it is as it was.
+        """
+        cdef const unsigned char[::1] view = memoryview(blob).cast("B")
+        cdef const void * data = &view[0] if view.shape[0] else NULL
+        cdef size_t size = view.shape[0]
+        cdef kollama_sequence * handle = self.handle()
+        cdef kollama_job * job = NULL
+        cdef kollama_status status
+        with nogil:  # the checksum of much memory takes a while
+            status = kollama_sequence_load(handle, data, size, &job)
+        check(status)
+        finish(job)
+
+    def save(self, path):
+        """Writes `state` to a file, which is there whole or not at all.
+
+        Raises:
+            WriteError: the file cannot be written.
+        """
+        state = self.state()
+        with files.new_file(os.fsdecode(path)) as scratch:
+            scratch.write_bytes(state)
+
+    def load(self, path):
+        """Makes this sequence what `save` wrote: see restore.
+
+        Raises:
+            ModelNotFoundError: there is no file at path.
+            Those of restore.
+        """
+        name = os.fsdecode(path)
+        params.check_file(name, "sequence")
+        with open(name, "rb") as file:
+            self.restore(file.read())
 
     def close(self):
         """Frees the slot and its memory. Idempotent; collection does the same."""

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from ..demo import demo_model
 from ..llm import LLM
+from ..sampling import DEFAULTS
 
 __all__ = ["add_model_flags", "add_sampling_flags", "generation_options", "open_llm"]
+
+MORE = (
+    "repeat_penalty", "penalty_last_n", "presence_penalty", "frequency_penalty", "typical_p",
+    "top_n_sigma", "min_keep", "dry_multiplier", "dry_base", "dry_allowed_length",
+    "dry_penalty_last_n", "xtc_probability", "xtc_threshold", "dynatemp_range",
+    "dynatemp_exponent", "mirostat", "mirostat_tau", "mirostat_eta", "adaptive_target",
+    "adaptive_decay",
+)  # fmt: skip
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +46,19 @@ def add_sampling_flags(parser: argparse.ArgumentParser, max_tokens: int) -> None
     group.add_argument("--min-p", type=float, default=0.05, metavar="P",
                        help="(default: %(default)s)")
     group.add_argument("--seed", type=int, metavar="N", help="default: random")
+    group.add_argument("--grammar", metavar="FILE", help="generate only what this GBNF file allows")
+    group.add_argument("--logit-bias", action="append", metavar="TOKEN=BIAS", type=_bias,
+                       help="add to the logit of a token id, or of a text's tokens; -inf forbids")
+    more = parser.add_argument_group("more samplers", "as in kollama.samplers; off by default")
+    for name in MORE:
+        default = DEFAULTS[name]
+        more.add_argument(f"--{name.replace('_', '-')}", type=type(default), metavar="N",
+                          default=default, help="(default: %(default)s)")
+
+
+def _bias(text: str) -> tuple[int | str, float]:
+    key, _, bias = text.rpartition("=")
+    return (int(key) if key.isdecimal() else key), float(bias)
 
 
 def _layers(text: str) -> int | str:
@@ -56,4 +79,9 @@ def open_llm(options: argparse.Namespace, **more: Any) -> LLM:
 
 def generation_options(options: argparse.Namespace) -> dict[str, Any]:
     names = ("max_tokens", "stop", "ignore_eos", "temperature", "top_k", "top_p", "min_p", "seed")
-    return {name: getattr(options, name) for name in names}
+    given = {name: getattr(options, name) for name in (*names, *MORE)}
+    if options.logit_bias:
+        given["logit_bias"] = dict(options.logit_bias)
+    if options.grammar is not None:
+        given["grammar"] = Path(options.grammar).read_text("utf-8")
+    return given

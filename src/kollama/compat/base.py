@@ -80,7 +80,7 @@ class Base:
 
     def token_nl(self) -> int:
         """The id of a newline."""
-        return LlamaTokenizer(self).newline
+        return LlamaTokenizer(self).newline()
 
     def tokenizer(self) -> LlamaTokenizer:
         """The tokenizer of this model."""
@@ -347,6 +347,7 @@ class Base:
         running = None if self._running is None else self._running()
         if running is not None:
             running.close()
+        self._sampler = self._scores_of = None
         if self._sequence is not None:
             self._sequence.close()
         if self._context is not None:
