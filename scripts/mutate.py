@@ -35,6 +35,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         for report in hostile.open_all(Path(folder), options.first, options.count):
             outcomes[report.outcome] += 1
+            if sum(outcomes.values()) % 1000 == 0:
+                print(f"{sum(outcomes.values())} of {options.count}", file=sys.stderr)
             if report.fails:
                 failures += 1
                 print(f"{report.index}: {report.describe()}", flush=True)
