@@ -14,21 +14,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mutate_gguf
+import mutate_legacy
 
 CPU_LIMIT = 1.0  # seconds; more is a hang
 WALL_LIMIT = 30.0  # seconds, after which a child is ended: others may have the cores
 SPARE_BYTES = 64 << 20  # of memory, beyond twice the file
 ADDRESS_SPACE = 16 << 30
 
-_seeds: list[bytes] = []
+KINDS = ("gguf", *mutate_legacy.KINDS)
+
+_seeds: dict[str, list[bytes]] = {}
 
 
-def make(index: int) -> bytes:
-    """File number index."""
-    if not _seeds:
+def make(index: int, kind: str = "gguf") -> bytes:
+    """File number index of a kind."""
+    if kind not in _seeds:
         with tempfile.TemporaryDirectory() as folder:
-            _seeds.extend(mutate_gguf.seeds(Path(folder)))
-    return mutate_gguf.damaged(_seeds[0 if index % 8 else 1], index)
+            _seeds[kind] = mutate_gguf.seeds(Path(folder)) if kind == "gguf" else mutate_legacy.seeds(Path(folder), kind)
+    seeds = _seeds[kind]
+    if kind == "gguf":
+        return mutate_gguf.damaged(seeds[0 if index % 8 else 1], index)
+    return mutate_legacy.damaged(seeds[index % len(seeds)], index)
 
 
 @dataclass
@@ -49,12 +55,12 @@ class Report:
         return f"{self.outcome}: {self.text.strip()} ({self.cpu:.2f} s, {self.memory >> 20} MB, file {self.size >> 10} KB)"
 
 
-def open_all(folder: Path, first: int, count: int) -> Iterator[Report]:
+def open_all(folder: Path, first: int, count: int, kind: str = "gguf") -> Iterator[Report]:
     """One report for each of the files first to first + count."""
     at = first
     while at < first + count:
         with subprocess.Popen(
-            [sys.executable, "-X", "faulthandler", __file__, str(folder), str(at), str(first + count - at)],
+            [sys.executable, "-X", "faulthandler", __file__, str(folder), str(at), str(first + count - at), kind],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
         ) as child:
             for report in _reports(child):
@@ -98,7 +104,7 @@ def _reports(child: subprocess.Popen[str]) -> Iterator[Report]:
 
 # ---- the child -----------------------------------------------------------------------------------
 
-def main(folder: Path, first: int, count: int) -> None:
+def main(folder: Path, first: int, count: int, kind: str) -> None:
     import kollama
 
     if sys.platform == "linux":
@@ -108,9 +114,9 @@ def main(folder: Path, first: int, count: int) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     kollama.devices()  # what a process loads once is no file's
     path = folder / "damaged.gguf"
-    _open(path, make(first))
+    _open(path, make(first, kind))
     for index in range(first, first + count):
-        data = make(index)
+        data = make(index, kind)
         print(json.dumps({"index": index}), flush=True)
         report = _open(path, data)
         print(json.dumps({"index": index, "size": len(data)} | report), flush=True)
@@ -157,4 +163,4 @@ def _memory(reset: bool = False) -> int:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])

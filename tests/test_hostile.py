@@ -1,4 +1,4 @@
-"""Damaged and hostile GGUF files: an error that says what is wrong, never the end of the process."""
+"""Damaged and hostile model files: an error that says what is wrong, never the end of the process."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ COUNT = 300
 U32, I32, F32 = 4, 5, 6
 
 
-def test_damaged_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", hostile.KINDS)
+def test_damaged_files(kind: str, tmp_path: Path) -> None:
     """scripts/mutate.py does this by the ten thousand."""
-    reports = list(hostile.open_all(tmp_path, 0, COUNT))
+    reports = list(hostile.open_all(tmp_path, 0, COUNT, kind))
     assert [report.index for report in reports] == list(range(COUNT))
     # Time is the script's to judge: here others may have the cores.
     assert [report.describe() for report in reports if report.fails and report.cpu < 10 * hostile.CPU_LIMIT] == []
     outcomes = {report.outcome for report in reports}
-    assert outcomes == {"loaded", "FormatError", "ModelLoadError"}
+    assert {"loaded", "FormatError"} <= outcomes <= {"loaded", "FormatError", "ModelLoadError"}
 
 
 def test_a_crash_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

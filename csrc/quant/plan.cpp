@@ -1,6 +1,6 @@
 #include "model_file.h"
-#include "quant.h"
-#include "quant_types.h"
+#include "quant/quantization.h"
+#include "quant/types.h"
 
 #include <cstring>
 #include <filesystem>

@@ -1,5 +1,5 @@
-#include "quant.h"
-#include "quant_types.h"
+#include "quant/quantization.h"
+#include "quant/types.h"
 
 #include <cerrno>
 #include <chrono>
