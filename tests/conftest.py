@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,10 @@ import tiny
 
 import kollama
 from kollama._core.runtime import live_handles
+
+# Started in the background by a shell, a process ignores SIGINT, and so would those that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 VOCABULARIES = ROOT / "third_party" / "llama.cpp" / "models"
