@@ -8,6 +8,7 @@ namespace {
 
 constexpr uint64_t MAX_KEY_BYTES = 65535; // the GGUF specification's limit
 constexpr uint64_t MAX_NAME_BYTES = 64;   // ggml's GGML_MAX_NAME
+constexpr uint64_t MAX_COUNT = 65536;     // of keys, and of tensors: each takes llama.cpp a kilobyte
 
 std::string read_text(source_reader & in, uint64_t limit, const char * what) {
     const uint64_t length = in.number<uint64_t>(what);
@@ -179,6 +180,10 @@ kollama_gguf scan(source_reader & in) {
     }
     const uint64_t n_tensors = in.number<uint64_t>("the number of tensors");
     const uint64_t n_entries = in.number<uint64_t>("the number of keys");
+    if (std::max(n_tensors, n_entries) > MAX_COUNT) {
+        in.fail(8, format("%llu tensors and %llu keys are claimed; %llu of each are the limit", (unsigned long long) n_tensors,
+                          (unsigned long long) n_entries, (unsigned long long) MAX_COUNT));
+    }
     for (uint64_t i = 0; i < n_entries; i++) {
         read_entry(in, out);
     }

@@ -134,9 +134,9 @@ llama_model * load_weights(const char * const * paths, size_t n_paths, const mod
 
 void load(const char * const * paths, size_t n_paths, const kollama_model_params & params, kollama_model ** out) {
     const std::string path  = paths[0];
-    model_file        first = open_model_file(path, { params.rms_norm_eps });
+    model_file        first = open_for_loading(path, { params.rms_norm_eps });
     for (size_t i = 1; i < n_paths; i++) {
-        open_model_file(paths[i]);
+        open_for_loading(paths[i]);
     }
     check_legacy(path, n_paths, params, first);
     // A stream cannot be mapped, and repacking is for weights that were read.

@@ -1,5 +1,6 @@
 #include "model_file.h"
 
+#include "gguf_check.h"
 #include "internal.h"
 
 #include <filesystem>
@@ -26,6 +27,16 @@ model_file open_model_file(const std::string & path, const legacy_options & opti
     } catch (const failure & e) {
         throw failure(e.status, path + ": " + e.what());
     }
+}
+
+model_file open_for_loading(const std::string & path, const legacy_options & options) {
+    model_file out = open_model_file(path, options);
+    try {
+        check_gguf(out.header, out.gguf());
+    } catch (const failure & e) {
+        throw failure(e.status, path + ": " + e.what());
+    }
+    return out;
 }
 
 } // namespace kollama

@@ -17,5 +17,7 @@ struct model_file {
 
 // Its header, read and checked. Throws KOLLAMA_ERROR_IO or KOLLAMA_ERROR_FORMAT; the text names the file.
 model_file open_model_file(const std::string & path, const legacy_options & options = {});
+// The same for what llama.cpp will load: its header says nothing that would harm it (gguf_check.h).
+model_file open_for_loading(const std::string & path, const legacy_options & options = {});
 
 } // namespace kollama

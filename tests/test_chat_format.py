@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import legacy_files
 import numpy as np
 import pytest
 import tiny
@@ -210,6 +211,18 @@ def test_register(base_llm: kollama.LLM) -> None:
         assert stream.finish().usage.prompt_tokens == len(base_llm.tokenizer.encode("둘", add_bos=True))
     kollama.chat_formats().clear()  # a copy
     assert name in kollama.chat_formats()
+
+
+def test_a_chat_model_of_2023_chats(tmp_path: Path) -> None:
+    path = tmp_path / "Llama-2-ko-7B-chat-ggml-q4_0.bin"
+    legacy_files.write(path)
+    with kollama.LLM(path, n_ctx=512, n_threads=1, chat_format="llama-2-ko-chat") as llm:
+        messages = says(f"user: {QUESTION}")
+        for _ in range(2):
+            with llm.chat(messages, max_tokens=8, seed=1) as stream:
+                answer = stream.finish()
+            messages += [{"role": "assistant", "content": answer.text}, *says("user: 더 짧게")]
+        assert answer.usage.reused_tokens > 50  # the first turn
 
 
 # ---- refusals ------------------------------------------------------------------------------------

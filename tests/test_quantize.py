@@ -186,7 +186,7 @@ def write_mixture(path: Path) -> Path:
     writer.add_expert_count(3)
     writer.add_expert_used_count(2)
     writer.add_tensor("blk.0.ffn_up_exps.weight", random.normal(0, 1, (3, 40, 256)).astype(np.float32))
-    writer.add_tensor("blk.0.ids", np.arange(64, dtype=np.int32))
+    writer.add_tensor("blk.0.ffn_gate_tid2eid.weight", np.arange(64, dtype=np.int32).reshape(2, 32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

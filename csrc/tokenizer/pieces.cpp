@@ -116,8 +116,15 @@ void piece_table::build_by_score(const vocabulary & vocab) {
         knows_bytes_ &= id >= 0;
     }
 
+    // No piece is as long as most parts of a very long one: looking each up would take quadratic time.
+    std::vector<bool> lengths;
+    for (size_t id = 0; id < n; id++) {
+        const size_t length = vocab.pieces[id].size();
+        lengths.resize(std::max(lengths.size(), length + 1));
+        lengths[length] = true;
+    }
     auto symbol_of_part = [&](std::string_view part) -> symbol {
-        const int32_t id = vocab.ids.find(part);
+        const int32_t id = lengths[part.size()] ? vocab.ids.find(part) : -1;
         if (id >= 0) {
             return static_cast<symbol>(id);
         }

@@ -1,5 +1,6 @@
 // Which kind of file a tokenizer comes from.
 
+#include "gguf_check.h"
 #include "model.h"
 #include "tokenizer/chars.h"
 #include "tokenizer/read_gguf.h"
@@ -26,6 +27,7 @@ std::shared_ptr<tokenizer> read_gguf(const std::string & path, const byte_source
     if (auto native = read_gguf_tokenizer(source, gguf, true)) {
         return native;
     }
+    check_gguf(gguf, source);
     llama_model_params params = llama_model_default_params();
     params.vocab_only         = true;
     guard                        g;

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from ._core.quantize import Quantizer, file_types, tensor_types
 from ._core.runtime import default_threads
-from .errors import ArgumentError, FormatError, WriteError
+from .errors import ArgumentError, FormatError
 from .files import new_file
 from .imatrix import Importance, read_importance
 from .params import boolean, check_file, integer
@@ -165,10 +165,7 @@ def _write(quantizer: Quantizer, dst: Path, n_threads: int,
         if dst.exists() and dst.samefile(part):
             raise ArgumentError(f"{dst}: is a part of the source itself; choose another name")
     with new_file(dst, source=quantizer.parts[0]) as scratch:
-        try:
-            quantizer.run(scratch, n_threads=n_threads, progress=show)
-        except WriteError as error:
-            raise WriteError(str(error).replace(str(scratch), str(dst))) from None
+        quantizer.run(scratch, n_threads=n_threads, progress=show)
 
 
 def _tensor_types() -> list[str]:

@@ -39,8 +39,10 @@ def convert_legacy(src, out, *, rms_norm_eps=None, tokenizer=None, progress=None
 
 
 def needs_cache():
-    """Whether legacy files cannot be read where they lie: llama.cpp asks a stream for its descriptor
-    on Windows, and the C library has no streams of one's own there."""
+    """Whether legacy files cannot be read where they lie.
+
+    On Windows llama.cpp asks a stream for its descriptor, and there are no streams of one's own.
+    """
     return sys.platform == "win32"
 
 

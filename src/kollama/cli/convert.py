@@ -16,7 +16,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("dst", metavar="DST", help="the GGUF to write")
     parser.add_argument("--type", metavar="TYPE",
                         help="of a folder's weights: f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0 "
-                             "(default: their own)")
+                             "(default: that of the embeddings)")
     parser.add_argument("--rms-norm-eps", type=float, metavar="EPS",
                         help="of a .bin file, which does not say (default: 1e-5)")
     parser.add_argument("--tokenizer", metavar="FILE", help="a tokenizer.json to use")

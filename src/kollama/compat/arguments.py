@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._core.context import Context
 from .._core.model import Model
-from ..errors import ArgumentError, KollamaError
+from ..errors import ArgumentError
 from ..params import integer
 from .constants import (
     KV_TYPES,
@@ -16,7 +15,7 @@ from .constants import (
     LLAMA_SPLIT_MODE_LAYER,
 )
 
-__all__ = ["open_context", "open_model", "refuse"]
+__all__ = ["context_options", "open_model", "refuse"]
 
 # What can have no other value than llama-cpp-python's default, or one that says the same.
 FIXED: dict[str, tuple[Any, ...]] = {
@@ -75,7 +74,8 @@ def open_model(given: dict[str, Any]) -> Model:
     )
 
 
-def open_context(model: Model, given: dict[str, Any]) -> Context:
+def context_options(model: Model, given: dict[str, Any]) -> dict[str, Any]:
+    """What the arguments say about a Context."""
     n_ctx = integer("n_ctx", given["n_ctx"], 0) or model.n_ctx_train
     options: dict[str, Any] = {
         "n_ctx": n_ctx,
@@ -88,11 +88,9 @@ def open_context(model: Model, given: dict[str, Any]) -> Context:
             options[name] = _kv_type(name, given[name])
     if given["swa_full"] is not None:
         options["swa_full"] = given["swa_full"]
-    if given["embedding"]:
-        raise KollamaError("embedding=True: this build cannot embed")
-    if given["pooling_type"] != LLAMA_POOLING_TYPE_UNSPECIFIED:
+    if given["pooling_type"] != LLAMA_POOLING_TYPE_UNSPECIFIED and not given["embedding"]:
         raise ArgumentError("pooling_type says something only with embedding=True")
-    return Context(model, **options)
+    return options
 
 
 def _kv_type(name: str, value: Any) -> str:

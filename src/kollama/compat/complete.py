@@ -11,10 +11,10 @@ from ..errors import ArgumentError, ContextFullError
 from ..generate import stop_strings
 from ..params import SEED_MAX, boolean, integer
 from ..slots import n_common
-from .base import Base
 from .cache import BaseLlamaCache, LlamaState
 from .completion import Completion
 from .grammar import LlamaGrammar
+from .loop import Loop
 from .processors import LogitsProcessor, StoppingCriteria, listed
 from .run import Request
 from .sampling import Sampling
@@ -25,7 +25,7 @@ __all__ = ["Completing"]
 _Chunks = Generator[CreateCompletionResponse, None, None]
 
 
-class Completing(Base):
+class Completing(Loop):
     """Completions, and the cache and the states that they can begin with."""
 
     cache: BaseLlamaCache | None = None
@@ -188,6 +188,6 @@ class Completing(Base):
             self.cache[completion.request.prompt + completion.tokens] = self.save_state()
 
 
-def bos(llama: Base, ids: Sequence[int]) -> int:
+def bos(llama: Loop, ids: Sequence[int]) -> int:
     """1 where the ids begin with a bos, else 0."""
     return int(len(ids) > 0 and ids[0] == llama.token_bos())

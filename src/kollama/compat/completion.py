@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from .._core.tokenizer import Decoder
 from ..errors import BusyError
-from .base import Base
+from .loop import Loop
 from .run import Request, Step, TokenScore, score, steps
 from .tokenizer import LlamaTokenizer
 from .types import CompletionChoice, CompletionLogprobs, CreateCompletionResponse
@@ -22,7 +22,7 @@ __all__ = ["Completion"]
 class Completion:
     """One call of create_completion."""
 
-    llama: Base
+    llama: Loop
     request: Request
     model: str
     prompt_text: str

@@ -9,10 +9,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._core.context import Context
 from ..chat_registry import find_format
 from ..slots import n_common
 from . import arguments
-from .chat import ChatHandler, Chatting
+from .chat import ChatHandler
 from .constants import (
     LLAMA_ATTENTION_TYPE_UNSPECIFIED,
     LLAMA_DEFAULT_SEED,
@@ -20,12 +21,13 @@ from .constants import (
     LLAMA_ROPE_SCALING_TYPE_UNSPECIFIED,
     LLAMA_SPLIT_MODE_LAYER,
 )
+from .embedding import Embedding
 from .pretrained import download
 
 __all__ = ["Llama"]
 
 
-class Llama(Chatting):
+class Llama(Embedding):
     """A model that completes text: llama-cpp-python's `Llama`, run by kollama.
 
     Args:
@@ -38,6 +40,8 @@ class Llama(Chatting):
         last_n_tokens_size: how far back penalties look.
         logits_all: give `scores`. They cost a second pass, when they are asked for. The `logprobs`
             of a completion do not need it.
+        embedding: make `embed` possible, in a context of its own.
+        pooling_type: of embeddings; unspecified: the file's own, else none.
         flash_attn: None: where it helps.
         type_k, type_v: of the K/V memory, by number (GGML_TYPE_Q8_0) or by name ("q8_0").
         chat_format: a name of `kollama.chat_formats()`; None: the model's own template, or else
@@ -111,9 +115,12 @@ class Llama(Chatting):
         model = arguments.open_model(given)
         context = None
         try:
-            context = None if vocab_only else arguments.open_context(model, given)
+            options = arguments.context_options(model, given)
+            context = None if vocab_only else Context(model, **options)
             super().__init__(model, context, seed=seed, last_n_tokens_size=last_n_tokens_size,
                              logits_all=logits_all)
+            if embedding:
+                self._embed_with(options, pooling_type)
             self.chat_handler = chat_handler
             self.chat_format = self._default_chat_format() if chat_format is None else chat_format
             if self._template(self.chat_format) is None and chat_handler is None:
@@ -152,10 +159,6 @@ class Llama(Chatting):
         path = download(repo_id, [filename, *(additional_files or ())],
                         local_dir=local_dir, cache_dir=cache_dir)
         return cls(model_path=path, **kwargs)
-
-    def pooling_type(self) -> int:
-        """How embeddings of tokens become one of the text."""
-        return LLAMA_POOLING_TYPE_UNSPECIFIED
 
     @staticmethod
     def logits_to_logprobs(logits: ArrayLike, axis: int = -1) -> NDArray[np.single]:

@@ -13,7 +13,7 @@ from .._core.generation import STREAM_AHEAD, TokenStream
 from .._core.sampler import Sampler
 from ..errors import DecodeError
 from ..params import INT32_MAX
-from .base import Base
+from .loop import Loop
 from .processors import LogitsProcessor, StoppingCriteria
 from .tokenizer import LlamaTokenizer
 
@@ -65,14 +65,14 @@ def score(row: NDArray[np.float32], token: int, n_top: int) -> TokenScore:
     return TokenScore(token, float(logprobs[token]), top)
 
 
-def steps(llama: Base, request: Request) -> Generator[Step, None, None]:
+def steps(llama: Loop, request: Request) -> Generator[Step, None, None]:
     """The request's tokens. End tokens are no steps of their own: they only finish."""
     if request.logprobs is None and not request.processors and not request.criteria:
         return _native(llama, request)
     return _by_hand(llama, request)
 
 
-def _native(llama: Base, request: Request) -> Generator[Step, None, None]:
+def _native(llama: Loop, request: Request) -> Generator[Step, None, None]:
     sequence = llama._open
     stream = TokenStream(sequence, request.sampler, request.prompt, max_tokens=request.max_tokens,
                          stop=request.stop, ahead=STREAM_AHEAD if request.stream else INT32_MAX)
@@ -89,14 +89,14 @@ def _native(llama: Base, request: Request) -> Generator[Step, None, None]:
             _drop_what_nobody_saw(llama, len(request.prompt) + n)
 
 
-def _drop_what_nobody_saw(llama: Base, n_seen: int) -> None:
+def _drop_what_nobody_saw(llama: Loop, n_seen: int) -> None:
     """A stream that was left early has computed tokens ahead."""
     if len(llama._open) > n_seen:
         with suppress(DecodeError):  # a recurrent model: it is empty now
             llama._open.rewind(n_seen)
 
 
-def _by_hand(llama: Base, request: Request) -> Generator[Step, None, None]:
+def _by_hand(llama: Loop, request: Request) -> Generator[Step, None, None]:
     tokenizer = llama._model.tokenizer
     text = Text(LlamaTokenizer(llama), request.stop)
     n = 0

@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .._core.sampler import Sampler
-from ..errors import ArgumentError, KollamaError
+from ..errors import ArgumentError
 from ..params import integer, number
 from .grammar import LlamaGrammar
 
 __all__ = ["Sampling"]
-
-# Arguments by the names that the Sampler gives them, with the values that switch them off.
-NEUTRAL: dict[str, Any] = {
-    "typical_p": 1.0,
-    "repeat_penalty": 1.0,
-    "frequency_penalty": 0.0,
-    "presence_penalty": 0.0,
-    "mirostat": 0,
-    "grammar": None,
-    "logit_bias": {},
-}
-# What says something only beside one of the others.
-BESIDE = {
-    "penalty_last_n": ("repeat_penalty", "frequency_penalty", "presence_penalty"),
-    "mirostat_tau": ("mirostat",),
-    "mirostat_eta": ("mirostat",),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +50,8 @@ class Sampling:
         """A Sampler of these arguments.
 
         Raises:
-            ArgumentError: a value out of range.
+            ArgumentError: a value out of range, or a grammar that is malformed.
         """
-        keywords = self._filters() | {"seed": seed}
-        given = {name for name, value in NEUTRAL.items() if keywords[name] != value}
-        for name in NEUTRAL:
-            if name not in given:
-                del keywords[name]
-        for name, others in BESIDE.items():
-            if not given.intersection(others):
-                del keywords[name]
-        return _make(keywords)
-
-    def _filters(self) -> dict[str, Any]:
         temperature = number("temperature", self.temp, -1e9)
         filters: dict[str, Any] = {
             "temperature": temperature,
@@ -86,29 +59,24 @@ class Sampling:
             "top_p": min(number("top_p", self.top_p, 0), 1.0),
             "min_p": self.min_p,
             "typical_p": self.typical_p,
+            "mirostat": self.mirostat_mode if temperature > 0 else 0,
         }
         if temperature < 0:  # a draw from the model's own distribution
-            filters = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0,
-                       "typical_p": 1.0}
-        return filters | {
-            "repeat_penalty": self.repeat_penalty,
-            "frequency_penalty": self.frequency_penalty,
-            "presence_penalty": self.presence_penalty,
-            "penalty_last_n": self.penalty_last_n,
-            "mirostat": self.mirostat_mode if temperature > 0 else 0,
-            "mirostat_tau": self.mirostat_tau,
-            "mirostat_eta": self.mirostat_eta,
-            "grammar": None if self.grammar is None else self.grammar.text,
-            "logit_bias": {int(token): number("logit_bias", bias, -float("inf"))
-                           for token, bias in (self.logit_bias or {}).items()},
+            filters |= {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0,
+                        "typical_p": 1.0}
+        bias: dict[int | str, float] = {
+            int(token): number("logit_bias", value, -math.inf)
+            for token, value in (self.logit_bias or {}).items()
         }
-
-
-def _make(keywords: dict[str, Any]) -> Sampler:
-    try:
-        return Sampler(**keywords)
-    except TypeError as error:
-        if "unexpected keyword" not in str(error):
-            raise
-        name = str(error).rpartition("keyword argument ")[2]
-        raise KollamaError(f"this build's sampler does not know {name}") from None
+        return Sampler(
+            seed=seed,
+            mirostat_tau=self.mirostat_tau,
+            mirostat_eta=self.mirostat_eta,
+            repeat_penalty=self.repeat_penalty,
+            frequency_penalty=self.frequency_penalty,
+            presence_penalty=self.presence_penalty,
+            penalty_last_n=self.penalty_last_n,
+            grammar=None if self.grammar is None else self.grammar.text,
+            logit_bias=bias,
+            **filters,
+        )

@@ -31,13 +31,18 @@ class LlamaTokenizer(BaseLlamaTokenizer):
     """The tokenizer of a Llama, or of a model file: `from_ggml_file`."""
 
     def __init__(self, llama: Base | Tokenizer) -> None:
-        self._tokenizer = llama if isinstance(llama, Tokenizer) else llama._model.tokenizer
+        # The model, not its tokenizer: that goes when the model is closed.
+        self._source = llama if isinstance(llama, Tokenizer) else llama._model
         # A text begins with a space that decoding drops. After another token nothing is dropped.
         self._anchor = int(self._tokenizer.encode("a")[-1])
         self._anchor_length = len(self._tokenizer.decode_bytes([self._anchor]))
 
     @property
+    def _tokenizer(self) -> Tokenizer:
+        return self._source if isinstance(self._source, Tokenizer) else self._source.tokenizer
+
     def newline(self) -> int:
+        """The id of a newline: the byte's own, or that of a text of one newline."""
         try:
             return self._tokenizer.id("<0x0A>")
         except TokenError:

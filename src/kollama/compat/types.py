@@ -37,7 +37,7 @@ __all__ = [
     "JsonType",
 ]
 
-JsonType: TypeAlias = None | int | float | str | bool | list[Any] | dict[str, Any]
+JsonType: TypeAlias = int | float | str | bool | list[Any] | dict[str, Any] | None
 FinishReason: TypeAlias = str  # "stop" or "length"
 
 
@@ -178,11 +178,30 @@ class ChatCompletionRequestResponseFormat(TypedDict):
     schema: NotRequired[JsonType]
 
 
-# The older names.
-EmbeddingData = Embedding
-Completion = CreateCompletionResponse
-CompletionChunk = CreateCompletionResponse
-CreateCompletionStreamResponse = CreateCompletionResponse
-ChatCompletion = CreateChatCompletionResponse
-ChatCompletionChunk = CreateChatCompletionStreamResponse
-ChatCompletionMessage = ChatCompletionResponseMessage
+# The older names. Classes of their own: stubtest takes a second name of a TypedDict for an error.
+class EmbeddingData(Embedding):
+    pass
+
+
+class Completion(CreateCompletionResponse):
+    pass
+
+
+class CompletionChunk(CreateCompletionResponse):
+    pass
+
+
+class CreateCompletionStreamResponse(CreateCompletionResponse):
+    pass
+
+
+class ChatCompletion(CreateChatCompletionResponse):
+    pass
+
+
+class ChatCompletionChunk(CreateChatCompletionStreamResponse):
+    pass
+
+
+class ChatCompletionMessage(ChatCompletionResponseMessage):
+    pass

@@ -32,7 +32,8 @@ def convert(
             tokenizer.json or tokenizer.model. A folder needs ``pip install 'kollama[convert]'``.
         dst: the file to write; one of this name from before is replaced at the end.
         type: of a folder's weights: "f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1" or
-            "q8_0"; None keeps their own. A legacy file keeps its types: see `quantize`.
+            "q8_0"; None takes that of the embeddings. A legacy file keeps its types; `quantize`
+            makes others.
         rms_norm_eps: of a legacy file, which does not say; None takes 1e-5, Llama-2's.
         tokenizer: a tokenizer.json whose rules are used in place of the source's own.
         progress: called with 0.0 to 1.0, False stops; True shows a progress bar.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FormatError
-from .json_files import integer_of, number_of, read_object
+from .json_files import integer_of, number_of, object_of, read_object
 
 __all__ = ["LlamaConfig", "read_config"]
 
@@ -112,11 +112,10 @@ def _flag(path: Path, data: dict[str, Any], key: str) -> bool:
 def _rope(path: Path, data: dict[str, Any],
           head_dim: int) -> tuple[float, float | None, tuple[float, ...] | None]:
     """(theta, linear factor, factors of the frequencies). Newer files have all in one object."""
-    rules = data.get("rope_scaling") or data.get("rope_parameters") or {}
-    if not isinstance(rules, dict):
-        raise FormatError(f"{path}: rope_scaling is no object")
+    newer = object_of(path, data, "rope_parameters")
+    rules = object_of(path, data, "rope_scaling") or newer
     theta = 10000.0
-    for place in (data, data.get("rope_parameters") or {}):
+    for place in (data, newer):
         if place.get("rope_theta") is not None:
             theta = number_of(path, place, "rope_theta")
     kind = rules.get("rope_type", rules.get("type", "default"))

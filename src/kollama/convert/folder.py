@@ -53,7 +53,7 @@ def convert_folder(
         writer = gguf.GGUFWriter(scratch, "llama")
         with contextlib.closing(writer):
             writer.add_type("model")
-            writer.add_name(folder.resolve().name)
+            writer.add_name(os.fsencode(folder.resolve().name).decode("utf-8", "replace"))
             writer.add_file_type(FILE_TYPES[wanted])
             writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
             _add_parameters(writer, gguf, config)
@@ -90,10 +90,14 @@ def _add_parameters(writer: gguf.GGUFWriter, gguf: Any, config: LlamaConfig) -> 
 
 
 def _add_vocabulary(writer: gguf.GGUFWriter, vocabulary: Vocabulary) -> None:
-    writer.add_tokenizer_model("llama")
-    writer.add_tokenizer_pre("default")
+    merges = vocabulary.merges
+    writer.add_tokenizer_model("llama" if merges is None else "gpt2")
+    writer.add_tokenizer_pre("default" if merges is None else "llama-bpe")
     writer.add_token_list(vocabulary.pieces)
-    writer.add_token_scores(vocabulary.scores)
+    if merges is None:
+        writer.add_token_scores(vocabulary.scores)
+    else:
+        writer.add_token_merges(merges)
     writer.add_token_types(vocabulary.types)
     for key, i in vocabulary.ids.items():
         writer.add_uint32(f"tokenizer.ggml.{key}", i)
@@ -101,6 +105,8 @@ def _add_vocabulary(writer: gguf.GGUFWriter, vocabulary: Vocabulary) -> None:
         writer.add_bool(f"tokenizer.ggml.{key}", flag)
     if vocabulary.chat_template is not None:
         writer.add_chat_template(vocabulary.chat_template)
+    if vocabulary.first_added is not None:
+        writer.add_uint32("kollama.tokenizer.first_added", vocabulary.first_added)
     if vocabulary.json is not None:
         writer.add_string("tokenizer.huggingface.json", vocabulary.json)
 

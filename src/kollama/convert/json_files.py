@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import FormatError, ModelNotFoundError
 
-__all__ = ["integer_of", "number_of", "read_object", "read_optional"]
+__all__ = ["integer_of", "list_of", "number_of", "object_of", "read_object", "read_optional"]
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -19,7 +19,10 @@ def read_object(path: Path) -> dict[str, Any]:
         FormatError: it is not UTF-8, not JSON, or no object.
     """
     try:
-        value = json.loads(path.read_text("utf-8-sig"))
+        text = path.read_text("utf-8-sig")
+        value = json.loads(text)
+        if "\\ud" in text.lower():  # half of a pair alone is no character, and cannot be written
+            json.dumps(value, ensure_ascii=False).encode()
     except FileNotFoundError:
         raise ModelNotFoundError(f"{path}: there is no such file") from None
     except (ValueError, RecursionError) as error:  # of JSON and of UTF-8
@@ -32,6 +35,22 @@ def read_object(path: Path) -> dict[str, Any]:
 def read_optional(path: Path) -> dict[str, Any]:
     """The object that a file holds, empty where there is no such file."""
     return read_object(path) if path.exists() else {}
+
+
+def object_of(path: Path, data: dict[str, Any], key: str) -> dict[str, Any]:
+    """An object in the object, empty where there is none."""
+    value = data.get(key)
+    if value is not None and not isinstance(value, dict):
+        raise FormatError(f"{path}: {key} is no object")
+    return value or {}
+
+
+def list_of(path: Path, data: dict[str, Any], key: str) -> list[Any]:
+    """A list in the object, empty where there is none."""
+    value = data.get(key)
+    if value is not None and not isinstance(value, list):
+        raise FormatError(f"{path}: {key} is no list")
+    return value or []
 
 
 def integer_of(path: Path, data: dict[str, Any], key: str, *, low: int = 1,

@@ -65,7 +65,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
         raise FormatError(f"{index}: weight_map names a shard that is no file of this folder")
     tensors: dict[str, Tensor] = {}
     for name in sorted(set(places.values())):
-        if not (folder / name).exists():
+        if not (folder / name).is_file():
             raise ModelNotFoundError(f"{folder / name}: the shard is missing: {INDEX} names it")
         for tensor in _read_header(folder / name):
             if tensor.name in tensors:

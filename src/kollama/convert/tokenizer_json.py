@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from .._core.tokenizer import Tokenizer
-from ..errors import FormatError
-from ..params import check_file
 
 __all__ = ["TokenizerJson", "read_tokenizer_json"]
 
@@ -41,12 +39,8 @@ def read_tokenizer_json(path: Path) -> TokenizerJson:
         ModelNotFoundError: there is no such file.
         FormatError: it is damaged, or has rules that kollama does not know.
     """
-    check_file(str(path), "tokenizer")
-    data = path.read_bytes()
-    if b'"ByteLevel"' in data and _is_byte_level(data):
-        raise FormatError(f"{path}: is byte-level BPE, as Llama 3's; convert such a folder with "
-                          "llama.cpp's convert_hf_to_gguf.py: kollama reads what it writes")
     tokenizer = Tokenizer.from_file(path)
+    data = path.read_bytes()
     content = json.loads(data)
     model = content["model"]
     added = {token["id"]: token for token in content.get("added_tokens") or ()}
@@ -73,14 +67,6 @@ def read_tokenizer_json(path: Path) -> TokenizerJson:
         adds_bos=tokenizer.add_bos,
         adds_space=len(space) > 0 and (tokenizer.piece(int(space[0])) or "").startswith("▁"),
     )
-
-
-def _is_byte_level(data: bytes) -> bool:
-    try:
-        content = json.loads(data)
-        return str((content.get("decoder") or {}).get("type")) == "ByteLevel"
-    except (ValueError, RecursionError, AttributeError):
-        return False  # the tokenizer says what is wrong
 
 
 def _first_ranks(merges: list[Any]) -> dict[str, int]:

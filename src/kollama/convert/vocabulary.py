@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FormatError, ModelNotFoundError
-from .json_files import read_optional
+from ..params import check_file
+from .byte_level import ByteLevel, is_byte_level, read_byte_level
+from .json_files import list_of, object_of, read_object, read_optional
 from .sentencepiece_model import read_model
 from .tokenizer_json import read_tokenizer_json
 
@@ -15,7 +17,7 @@ __all__ = ["Vocabulary", "read_vocabulary"]
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 MARK = "▁"
-PAD_SCORE = -10000.0
+PAD_SCORE = -1e9  # after all others
 FIRST_PIECE = 259  # of Llama's: the special ones and the bytes come before
 
 
@@ -24,7 +26,7 @@ class Vocabulary:
     """Pieces in the order of their ids, with their scores and GGUF's types.
 
     `json` is the text of a tokenizer.json that has the rules. `ids` and `flags` are by GGUF's keys:
-    "bos_token_id", "add_bos_token" ...
+    "bos_token_id", "add_bos_token" ... Pieces from the id `first_added` on merge after all others.
     """
 
     pieces: list[str]
@@ -33,6 +35,8 @@ class Vocabulary:
     flags: dict[str, bool]
     ids: dict[str, int] = field(default_factory=dict)
     json: str | None = None
+    merges: list[str] | None = None  # of byte-level BPE, which has no scores
+    first_added: int | None = None
     chat_template: str | None = None
 
 
@@ -55,8 +59,11 @@ def read_vocabulary(folder: Path, n_vocab: int, config: dict[str, Any],
         raise ModelNotFoundError(f"{folder}: there is no tokenizer.json and no tokenizer.model")
     settings = read_optional(folder / "tokenizer_config.json")
     named = read_optional(folder / "special_tokens_map.json")
+    check_file(str(path), "tokenizer")
     if path.suffix == ".model":
         vocabulary = _from_model(path, folder, settings, named)
+    elif is_byte_level(content := read_object(path)):
+        vocabulary = _from_byte_level(read_byte_level(path, content), content, settings)
     else:
         vocabulary = _from_json(path, settings)
     if len(vocabulary.pieces) > n_vocab:
@@ -64,8 +71,12 @@ def read_vocabulary(folder: Path, n_vocab: int, config: dict[str, Any],
                           f"{n_vocab} rows of embeddings")
     for i in range(len(vocabulary.pieces), n_vocab):
         _add_unused(vocabulary, i)
+    ids: dict[str, int] = {}
+    for i, piece in enumerate(vocabulary.pieces):
+        if ids.setdefault(piece, i) != i:
+            raise FormatError(f"{path}: {piece!r} is the piece of the ids {ids[piece]} and {i}")
     others = (settings, named, config, read_optional(folder / "generation_config.json"))
-    _name_ids(vocabulary, others)
+    _name_ids(vocabulary, ids, others)
     vocabulary.chat_template = _chat_template(folder, settings)
     return vocabulary
 
@@ -76,6 +87,11 @@ def _add_unused(vocabulary: Vocabulary, index: int) -> None:
     vocabulary.types.append(UNUSED)
 
 
+def _spelled(piece: str, kind: int) -> str:
+    """As llama.cpp wants it: it looks for user-defined pieces before spaces become marks."""
+    return piece.replace(MARK, " ") if kind == USER_DEFINED else piece
+
+
 def _from_json(path: Path, settings: dict[str, Any]) -> Vocabulary:
     read = read_tokenizer_json(path)
     vocabulary = Vocabulary([], [], [], {}, json=read.text)
@@ -84,7 +100,7 @@ def _from_json(path: Path, settings: dict[str, Any]) -> Vocabulary:
             _add_unused(vocabulary, i)
             continue
         kind = read.types[i]
-        vocabulary.pieces.append(piece.replace(MARK, " ") if kind == USER_DEFINED else piece)
+        vocabulary.pieces.append(_spelled(piece, kind))
         vocabulary.scores.append(read.scores[i])
         vocabulary.types.append(kind)
     vocabulary.ids = {f"{name}_token_id": i for name, i in read.ids.items()}
@@ -92,6 +108,28 @@ def _from_json(path: Path, settings: dict[str, Any]) -> Vocabulary:
     bare = settings.get("tokenizer_class") == "PreTrainedTokenizerFast"
     vocabulary.flags = _flags(settings, read.adds_bos or not bare, read.adds_space)
     return vocabulary
+
+
+def _from_byte_level(read: ByteLevel, content: dict[str, Any],
+                     settings: dict[str, Any]) -> Vocabulary:
+    vocabulary = Vocabulary([], [], [], {}, merges=read.merges)
+    for i, piece in enumerate(read.pieces):
+        if piece is None:
+            _add_unused(vocabulary, i)
+        else:
+            vocabulary.pieces.append(piece)
+            vocabulary.scores.append(0.0)
+            vocabulary.types.append(read.types[i])
+    vocabulary.flags = _flags(settings, _begins_with_special(content.get("post_processor")), False)
+    return vocabulary
+
+
+def _begins_with_special(processor: Any) -> bool:
+    """Whether the template that is put around a text begins with a special token."""
+    parts = processor.get("processors") or [processor] if isinstance(processor, dict) else ()
+    templates = [part.get("single") for part in parts if isinstance(part, dict)]
+    return any(isinstance(template, list) and template and "SpecialToken" in template[0]
+               for template in templates)
 
 
 def _flags(settings: dict[str, Any], add_bos: bool, add_space: bool) -> dict[str, bool]:
@@ -104,21 +142,23 @@ def _from_model(path: Path, folder: Path, settings: dict[str, Any],
                 named: dict[str, Any]) -> Vocabulary:
     model = read_model(path)
     prefix = settings.get("add_prefix_space")
-    vocabulary = Vocabulary(model.pieces, model.scores, model.types, _flags(
-        settings, True, prefix if isinstance(prefix, bool) else model.adds_space))
+    flags = _flags(settings, True, prefix if isinstance(prefix, bool) else model.adds_space)
+    vocabulary = Vocabulary([], model.scores, model.types, flags)
+    for piece, kind in zip(model.pieces, model.types, strict=True):
+        vocabulary.pieces.append(_spelled(piece, kind))
     added = _added_tokens(folder, settings)
     special = {_content(value) for source in (settings, named) for key, value in source.items()
                if key.endswith("_token")}
     special |= {_content(value) for source in (settings, named)
-                for value in source.get("additional_special_tokens") or ()}
+                for value in list_of(folder, source, "additional_special_tokens")}
     n_base = len(model.pieces)
     known = set(model.pieces) | {text for text, _ in added.values()}
     for i in sorted(added):
         text, is_special = added[i]
         if i < n_base:
-            if vocabulary.pieces[i] != text:
+            if model.pieces[i] != text:
                 raise FormatError(f"{folder}: the added token {text!r} has id {i}, which in "
-                                  f"{path.name} is {vocabulary.pieces[i]!r}")
+                                  f"{path.name} is {model.pieces[i]!r}")
             continue
         if i - len(vocabulary.pieces) > 100_000:
             raise FormatError(f"{folder}: the added token {text!r} has id {i}, "
@@ -127,9 +167,11 @@ def _from_model(path: Path, folder: Path, settings: dict[str, Any],
             _add_unused(vocabulary, missing)
         kind = CONTROL if is_special or text in special else \
             NORMAL if _can_be_merged(text, known) else USER_DEFINED
-        vocabulary.pieces.append(text.replace(MARK, " ") if kind == USER_DEFINED else text)
+        vocabulary.pieces.append(_spelled(text, kind))
         vocabulary.scores.append(-float(i - FIRST_PIECE))
         vocabulary.types.append(kind)
+        if kind == NORMAL:
+            vocabulary.first_added = n_base
     return vocabulary
 
 
@@ -144,14 +186,15 @@ def _added_tokens(folder: Path, settings: dict[str, Any]) -> dict[int, tuple[str
     path = folder / "added_tokens.json"
     added: dict[int, tuple[str, bool]] = {}
     for text, i in read_optional(path).items():
-        if not isinstance(i, int) or i < 0 or i in added:
+        if type(i) is not int or i < 0 or i in added:
             raise FormatError(f"{path}: the id {i!r} of {text!r} is none, or another token's too")
         added[i] = (text, False)
-    for key, entry in (settings.get("added_tokens_decoder") or {}).items():
-        found = _content(entry)
-        if not str(key).isdecimal() or found is None:
-            raise FormatError(f"{folder / 'tokenizer_config.json'}: added_tokens_decoder has the "
-                              f"entry {key!r}, which is no token")
+    path = folder / "tokenizer_config.json"
+    for key, entry in object_of(path, settings, "added_tokens_decoder").items():
+        found = _content(entry) if isinstance(entry, dict) else None
+        if not key.isdecimal() or len(key) > 9 or found is None:
+            raise FormatError(f"{path}: added_tokens_decoder has the entry {key!r}, "
+                              "which is no token")
         added[int(key)] = (found, bool(entry.get("special")))
     return added
 
@@ -162,9 +205,9 @@ def _content(value: Any) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def _name_ids(vocabulary: Vocabulary, sources: tuple[dict[str, Any], ...]) -> None:
+def _name_ids(vocabulary: Vocabulary, texts: dict[str, int],
+              sources: tuple[dict[str, Any], ...]) -> None:
     """bos, eos, unk and pad: the first source that names one, by its text or by its id."""
-    texts = {piece: i for i, piece in enumerate(vocabulary.pieces)}
     n = len(vocabulary.pieces)
     keys = {"bos": "bos_token_id", "eos": "eos_token_id", "unk": "unknown_token_id",
             "pad": "padding_token_id"}

@@ -1,6 +1,6 @@
 #include "model_file.h"
-#include "quant.h"
-#include "quant_types.h"
+#include "quant/quantization.h"
+#include "quant/types.h"
 
 #include <cstring>
 #include <filesystem>
@@ -38,7 +38,7 @@ void add_part(quantization & q, const std::string & path, const kollama_gguf & g
 }
 
 kollama_gguf scan(const std::string & path) {
-    model_file file = open_model_file(path);
+    model_file file = open_for_loading(path);
     if (file.view) {
         throw failure(KOLLAMA_ERROR_FORMAT, path + ": a GGML file of 2023; convert it to GGUF first");
     }

@@ -1,5 +1,5 @@
-#include "quant.h"
-#include "quant_types.h"
+#include "quant/quantization.h"
+#include "quant/types.h"
 
 #include <cerrno>
 #include <chrono>
@@ -63,7 +63,7 @@ class source {
 
 class sink {
   public:
-    explicit sink(const std::string & path) : path_(path), file_(fs::u8path(path), std::ios::binary) { check(); }
+    explicit sink(const std::string & path) : file_(fs::u8path(path), std::ios::binary) { check(); }
 
     void write(const void * data, uint64_t n_bytes) {
         errno = 0;
@@ -85,12 +85,11 @@ class sink {
   private:
     void check() const {
         if (!file_) {
-            throw failure(KOLLAMA_ERROR_WRITE, path_ + ": cannot be written: " + (errno ? std::strerror(errno) : "writing failed"));
+            throw failure(KOLLAMA_ERROR_WRITE, errno ? std::strerror(errno) : "writing failed"); // the caller names the file
         }
     }
 
-    const std::string & path_;
-    std::ofstream       file_;
+    std::ofstream file_;
 };
 
 bool all_finite(const float * values, int64_t count) {

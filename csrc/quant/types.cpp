@@ -1,4 +1,4 @@
-#include "quant_types.h"
+#include "quant/types.h"
 
 #include "internal.h"
 
