@@ -1,5 +1,6 @@
 #include "state.h"
 
+#include <algorithm>
 #include <cstring>
 #include <fstream>
 
@@ -172,7 +173,7 @@ std::vector<uint8_t> write_state_header(const std::vector<int32_t> & tokens, siz
     const size_t         n_ids = tokens.size() * sizeof(int32_t);
     std::vector<uint8_t> blob(sizeof(header) + n_ids + n_data);
     std::memcpy(blob.data(), &header, sizeof(header));
-    std::memcpy(blob.data() + sizeof(header), tokens.data(), n_ids);
+    std::copy_n(reinterpret_cast<const uint8_t *>(tokens.data()), n_ids, blob.data() + sizeof(header));
     return blob;
 }
 
@@ -214,7 +215,7 @@ saved_sequence read_state(const uint8_t * blob, size_t size, const engine & e) {
     }
     saved_sequence saved;
     saved.tokens.resize(header.n_tokens);
-    std::memcpy(saved.tokens.data(), blob + sizeof(header), header.n_tokens * sizeof(int32_t));
+    std::copy_n(blob + sizeof(header), header.n_tokens * sizeof(int32_t), reinterpret_cast<uint8_t *>(saved.tokens.data()));
     for (int32_t token : saved.tokens) {
         check_token(e.model(), token);
     }
