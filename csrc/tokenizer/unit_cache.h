@@ -46,8 +46,8 @@ template <size_t Words> class unit_cache {
     // Writes the tokens and returns how many.
     size_t get(const entry & e, int32_t * tokens) const {
         if (narrow_) {
-            uint16_t ids[READS]; // as many as fill registers: what comes after the last counts for nothing
-            std::memcpy(ids, e.narrow, sizeof(ids));
+            uint16_t ids[READS]; // all that is not key: whole registers, and what comes after the last token counts for nothing
+            std::memcpy(ids, reinterpret_cast<const char *>(&e) + sizeof(e.key), sizeof(ids));
             for (size_t i = 0; i < READS; i++) {
                 tokens[i] = ids[i];
             }
