@@ -1,13 +1,9 @@
 #include "tokenizer/cuts.h"
 
 #include "tokenizer/bits.h"
+#include "tokenizer/sse2.h"
 
 #include <algorithm>
-
-#if defined(__SSE2__) || (defined(_M_X64) && !defined(_M_ARM64EC))
-#    include <emmintrin.h>
-#    define KOLLAMA_SSE2
-#endif
 
 namespace kollama {
 namespace {

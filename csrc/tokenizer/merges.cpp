@@ -3,6 +3,7 @@
 #include "tokenizer/bits.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace kollama {
 
@@ -14,17 +15,7 @@ void merge_table::build(std::vector<merge_rule> rules) {
     if (!std::is_sorted(rules.begin(), rules.end(), by_rank)) {
         std::stable_sort(rules.begin(), rules.end(), by_rank);
     }
-    results_.clear();
-    results_.reserve(rules.size());
-    orders_.clear();
-    ties_ = false;
-    for (size_t n = 0; n < rules.size(); n++) {
-        results_.push_back(rules[n].result);
-        ties_ |= n > 0 && rules[n].rank == rules[n - 1].rank;
-    }
-    for (size_t n = 0; ties_ && n < rules.size(); n++) {
-        orders_.push_back(n > 0 && rules[n].rank == rules[n - 1].rank ? orders_.back() : static_cast<uint32_t>(n));
-    }
+    const std::vector<uint32_t> numbers = number(rules);
     n_slots_ = rules.size() * 5 / 2 + 8; // with two places each, less than half full has room for all, nearly always
     for (size_t n = 0; n == 0 || n < rules.size();) {
         if (n == 0) {
@@ -34,7 +25,7 @@ void merge_table::build(std::vector<merge_rule> rules) {
         if (rules.empty()) {
             break;
         }
-        if (put(key_of(rules[n].left, rules[n].right) << RULE_BITS | n)) {
+        if (put(key_of(rules[n].left, rules[n].right) << RULE_BITS | numbers[n])) {
             n++;
         } else { // else with other places
             seed_    = (seed_ ^ seed_ >> 29) * 0x9E3779B97F4A7C15u | 1;
@@ -42,6 +33,31 @@ void merge_table::build(std::vector<merge_rule> rules) {
             n        = 0;
         }
     }
+}
+
+// Numbers rules by rank. All that make one piece of one rank have one number, which is then their order, too: by score, most
+// pieces have a rank of their own. Where several pieces share a rank, every rule has a number, and its order stands apart.
+std::vector<uint32_t> merge_table::number(const std::vector<merge_rule> & rules) {
+    std::vector<uint32_t> groups(rules.size());
+    bool                  one_piece_a_rank = true;
+    for (size_t n = 1; n < rules.size(); n++) {
+        const bool same  = rules[n].rank == rules[n - 1].rank;
+        groups[n]        = groups[n - 1] + !same;
+        one_piece_a_rank &= !same || rules[n].result == rules[n - 1].result;
+    }
+    ties_ = !one_piece_a_rank;
+    results_.clear();
+    orders_.clear();
+    if (ties_) {
+        orders_ = groups;
+        std::iota(groups.begin(), groups.end(), 0u);
+    }
+    for (size_t n = 0; n < rules.size(); n++) {
+        if (groups[n] == results_.size()) {
+            results_.push_back(rules[n].result);
+        }
+    }
+    return groups;
 }
 
 // Puts a slot in one of its two places. What was there moves to its other one, and so on; false

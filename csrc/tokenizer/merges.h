@@ -35,7 +35,7 @@ class merge_table {
     // Of rules for the same pair the last one wins.
     void build(std::vector<merge_rule> rules);
 
-    // The number of the pair's rule, or NO_RULE. Rules are numbered by rank.
+    // The number of the pair's rule, or NO_RULE. Rules are numbered by rank; several can share a number.
     uint32_t find(symbol left, symbol right) const { return find_at(place(left, right), left, right); }
 
     // In two steps, so that the slots can be on their way into the cache meanwhile.
@@ -85,6 +85,7 @@ class merge_table {
         return { static_cast<uint32_t>((one >> 32) * n_slots_ >> 32), static_cast<uint32_t>((two >> 32) * n_slots_ >> 32) };
     }
     bool put(uint64_t slot);
+    std::vector<uint32_t> number(const std::vector<merge_rule> & rules);
 
     zeroed_array<uint64_t>   slots_; // key << RULE_BITS | rule
     uint64_t              n_slots_ = 0;

@@ -15,15 +15,29 @@ constexpr size_t BYTES_PER_UNIT = 24; // of those that a Korean text has for the
 
 } // namespace
 
-void unit_encoder::encode(std::string_view whole, size_t first, size_t last, bool mark_first, token_buffer & out) {
-    const char * p   = whole.data() + first;
-    const char * end = whole.data() + last;
+void unit_encoder::begin(std::string_view whole, const token_buffer & out) {
     text_       = whole.data();
     text_end_   = whole.data() + whole.size();
     with_spans_ = out.with_spans();
+    words_.expect(whole.size() / BYTES_PER_UNIT);
+}
 
-    words_.expect((last - first) / BYTES_PER_UNIT);
+void unit_encoder::push(int32_t id, span where, token_buffer & out) {
+    if (with_spans_) {
+        out.push(id, where);
+        return;
+    }
+    if (n_waiting_ == WINDOW) {
+        flush(out);
+    }
+    waiting & unit = window_[n_waiting_++];
+    unit.n_bytes   = 0;
+    unit.first     = static_cast<uint32_t>(id);
+}
 
+void unit_encoder::encode(size_t first, size_t last, bool mark_first, token_buffer & out) {
+    const char * p        = text_ + first;
+    const char * end      = text_ + last;
     char_word    previous = mark_first ? MARK_WORD : NO_CHAR;
     const char * unit     = p;          // where the one begins that has not been taken
     bool         marked   = mark_first; // it has a mark in front
@@ -36,7 +50,7 @@ void unit_encoder::encode(std::string_view whole, size_t first, size_t last, boo
             std::memcpy(padded, p, static_cast<size_t>(text_end_ - p));
             block = padded;
         }
-        if (n_waiting_ + cut_table::BLOCK > WINDOW) {
+        if (n_waiting_ + cut_table::BLOCK + 1 > WINDOW) { // one more than there are cuts
             flush(out);
         }
         uint32_t     cuts[cut_table::BLOCK];
@@ -59,9 +73,8 @@ void unit_encoder::encode(std::string_view whole, size_t first, size_t last, boo
     if (marked && first < last) {
         encode_first(unit, end, out);
     } else if (unit < end) {
-        take_unit(unit, end, false, out);
+        take_unit(unit, end, text_end_ - unit > static_cast<ptrdiff_t>(MAX_BYTES), out);
     }
-    flush(out);
 }
 
 // ---- units, many at a time -----------------------------------------------------------------------
@@ -119,6 +132,10 @@ void unit_encoder::flush(token_buffer & out) {
 
 // Finds the unit's entry in the cache; false where there is none.
 bool unit_encoder::look_up(waiting & unit) const {
+    if (unit.n_bytes == 0) {
+        unit.entry = nullptr;
+        return false;
+    }
     uint64_t key[4];
     if (!unit.is_phrase) {
         const auto * entry = words_.find(static_cast<const unit_cache<2>::entry *>(unit.entry), unit.key);
@@ -142,7 +159,7 @@ void unit_encoder::encode_missed(size_t n_missed) {
     const known_pieces::line * lines[WINDOW];
     for (size_t i = 0; i < n_missed; i++) {
         const waiting & unit = window_[missed_[i]];
-        const bool      may  = unit.n_bytes <= known_pieces::MAX_BYTES && !unit.is_phrase;
+        const bool      may  = unit.n_bytes > 0 && unit.n_bytes <= known_pieces::MAX_BYTES && !unit.is_phrase;
         lines[i]             = may ? pieces_.known().line_of(unit.key) : nullptr;
     }
     fresh_.clear();
@@ -154,6 +171,8 @@ void unit_encoder::encode_missed(size_t n_missed) {
         const size_t  first = fresh_.size();
         if (known >= 0) {
             fresh_.push(known, {});
+        } else if (unit.n_bytes == 0) {
+            fresh_.push(static_cast<int32_t>(unit.first), {});
         } else if (pieces_.symbolise(unit.p, unit.p + unit.n_bytes, lockstep_)) {
             const size_t n         = lockstep_.end();
             merging[n]             = &unit;
@@ -182,6 +201,9 @@ void unit_encoder::run_lockstep(waiting * const * units, size_t n_units) {
 }
 
 void unit_encoder::keep(const waiting & unit) {
+    if (unit.n_bytes == 0) {
+        return;
+    }
     const int32_t * tokens = fresh_.data() + unit.first;
     bool            fits   = false;
     if (!unit.is_phrase) {
@@ -218,6 +240,7 @@ void unit_encoder::emit_short(size_t which, token_buffer & out) const {
 
 // The unit that begins with a mark which the text does not have.
 void unit_encoder::encode_first(const char * p, const char * end, token_buffer & out) {
+    flush(out);
     const size_t n = static_cast<size_t>(end - p) + MARK.size();
     if (with_spans_ || n > MAX_BYTES) {
         encode_fresh(p, end, true, out);

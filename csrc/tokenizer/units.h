@@ -16,9 +16,15 @@ class unit_encoder {
         vocab_(vocab), pieces_(pieces), merger_(pieces.merges()), lockstep_(pieces.merges()), words_(vocab.size()),
         phrases_(vocab.size()) {}
 
+    // One text: begin(), then encode() and push() for what it consists of, in order, and finish().
+    void begin(std::string_view whole, const token_buffer & out);
     // Appends the ids of the bytes from first to last of whole. mark_first: as if U+2581 stood
     // before them. Spans and errors count from the beginning of whole.
-    void encode(std::string_view whole, size_t first, size_t last, bool mark_first, token_buffer & out);
+    void encode(size_t first, size_t last, bool mark_first, token_buffer & out);
+    // Appends a token that is given.
+    void push(int32_t id, span where, token_buffer & out);
+    // Only now out is complete.
+    void finish(token_buffer & out) { flush(out); }
 
   private:
     struct waiting;
@@ -54,9 +60,9 @@ class unit_encoder {
         const char * p;
         const void * entry;    // of the cache for its length: its set, then the entry or null
         uint64_t     key[2];   // of one that is no phrase
-        uint32_t     first;    // of its tokens in fresh_, where it has no entry
+        uint32_t     first;    // of its tokens in fresh_, where it has no entry; of one that is given: the token
         uint32_t     n_tokens; // likewise
-        uint8_t      n_bytes;
+        uint8_t      n_bytes;  // 0: it is given
         bool         is_phrase;
     };
     waiting  window_[WINDOW];
