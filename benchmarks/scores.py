@@ -4,8 +4,8 @@
 
 For each rule that gives pieces their scores: lines of the texts whose ids are not those of Hugging
 Face's `tokenizers`. docs/convert.md has a table of it. Last, a file of 2023 as convert.py would
-have written it of this tokenizer, with Llama-2's own scores: as it is, and with tokenizer=. Needs the
-extras `convert` and `test`; for the last two rows the submodule, and a tokenizer that extends
+have written it of this tokenizer, with Llama-2's own scores: as it is, and with tokenizer=. Needs
+the extras `convert` and `test`; for the last two rows the submodule, and a tokenizer that extends
 Llama-2's.
 """
 
@@ -109,11 +109,12 @@ def write_legacy(path: Path, read: TokenizerJson) -> None:
             data = bytes([i - 3]) if 3 <= i < FIRST_PIECE else data
             file.write(struct.pack("<I", len(data)) + data)
             file.write(struct.pack("<f", scores[i] if i < N_LLAMA else -1000.0))
-        layer = {"attention_norm": (n_embd,), "ffn_norm": (n_embd,)}
-        layer |= {f"attention.w{part}": (n_embd, n_embd) for part in "qkvo"}
-        layer |= {f"feed_forward.w{part}": (n_embd, n_embd) for part in "123"}
-        shapes = {name: (n_embd, n_vocab) for name in ("tok_embeddings", "output")}
-        shapes |= {"norm": (n_embd,)} | {f"layers.0.{name}": shape for name, shape in layer.items()}
+        square, norm = (n_embd, n_embd), (n_embd,)
+        shapes: dict[str, tuple[int, ...]] = {"norm": norm}
+        shapes |= dict.fromkeys(("tok_embeddings", "output"), (n_embd, n_vocab))
+        shapes |= {f"layers.0.{name}": norm for name in ("attention_norm", "ffn_norm")}
+        shapes |= {f"layers.0.attention.w{part}": square for part in "qkvo"}
+        shapes |= {f"layers.0.feed_forward.w{part}": square for part in "123"}
         for name, shape in shapes.items():
             is_norm = len(shape) == 1
             file.write(struct.pack(f"<{3 + len(shape)}I", len(shape), len(name) + 7,
