@@ -64,7 +64,8 @@ engine::engine(kollama_model * model, const kollama_context_params & params) :
     n_vocab_(llama_vocab_n_tokens(model->vocab)),
     n_ctx_(params.n_ctx),
     embeds_(params.embeddings),
-    slots_(params.n_seq_max) {
+    slots_(params.n_seq_max),
+    shared_(params.n_seq_max) {
     ++model_->n_contexts;
 }
 
@@ -222,6 +223,7 @@ void engine::run_drops() {
         if (poison_.empty()) {
             llama_memory_seq_rm(llama_get_memory(ctx_), id, -1, -1);
         }
+        shared_.cut(id, 0);
     }
     drops_.clear();
 }
@@ -280,7 +282,8 @@ void engine::throw_cancelled() {
 }
 
 bool engine::abort_requested(void * self) {
-    return static_cast<engine *>(self)->abort_.load(std::memory_order_relaxed);
+    const auto * e = static_cast<engine *>(self);
+    return e->abort_.load(std::memory_order_relaxed) && !e->shielded_.load(std::memory_order_relaxed);
 }
 
 // ---- callers -------------------------------------------------------------------------------------

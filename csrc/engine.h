@@ -9,6 +9,7 @@
 
 #include "model.h"
 #include "row.h"
+#include "shared_cells.h"
 
 #include <condition_variable>
 #include <deque>
@@ -26,6 +27,7 @@ struct generation;
 struct sequence : counted<KOLLAMA_HANDLE_SEQUENCE> {
     int                  id = -1;
     std::vector<int32_t> tokens;            // those in memory, at positions 0, 1, ...
+    size_t               n_kept    = SIZE_MAX; // tokens behind these were computed with others, since dropped, in view
     kollama_row *        row       = nullptr;
     bool                 row_valid = false; // row holds the logits of tokens.back()
     bool                 busy      = false; // set and read under the engine's mutex
@@ -33,6 +35,7 @@ struct sequence : counted<KOLLAMA_HANDLE_SEQUENCE> {
 
     ~sequence() { kollama_row_release(row); }
 
+    size_t        n_exact() const { return std::min(n_kept, tokens.size()); }
     kollama_row * take_row() const; // of the last token's logits, retained; STATE where there is none
 };
 
@@ -106,6 +109,7 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     void                      drop_slot(sequence & seq); // ends what works on it
 
     void           start(const std::shared_ptr<generation> & gen, sampler_hold & sampler);
+    void           send(const std::shared_ptr<generation> & gen, kollama_sampler * sampler, int32_t token);
     void           request_cancel(generation & gen); // does not wait
     void           cancel(generation & gen);         // waits until it has ended
     kollama_status next(generation & gen, int32_t timeout_ms, kollama_event * event);
@@ -127,11 +131,14 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     // Keeps the first n_keep tokens.
     void rewind(sequence & seq, size_t n_keep);
     void fork(const sequence & src, sequence & dst);
+    // Drops n_discard tokens behind the first n_keep; some must be left behind them.
+    void shift(sequence & seq, size_t n_keep, size_t n_discard);
     void check_cancelled(const job & job);
     std::vector<uint8_t> save(const sequence & seq);
     void load(sequence & seq, const saved_sequence & saved); // where it throws, seq is empty
     void embed(job & job, const embed_request & request);
 
+    void                  check_can_shift() const; // throws; any thread
     const kollama_model * model() const { return model_; }
     size_t                n_vocab() const { return n_vocab_; }
     size_t                n_ctx() const { return n_ctx_; }
@@ -153,6 +160,8 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     void cancel_locked(job & job);
     void cancel_locked(generation & gen);
     void choose(generation & gen, std::unique_lock<std::mutex> & lock);
+    void revive(const std::shared_ptr<generation> & gen, kollama_sampler * sampler);
+    void read_last_again(sequence & seq);
     void step(std::vector<std::shared_ptr<generation>> & ready);
     void retry(kollama_status status, const std::vector<batch_item> & items,
                const std::vector<std::shared_ptr<generation>> & owners);
@@ -191,6 +200,8 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     std::vector<int>                         drops_; // ids to be emptied before anything else runs
     std::shared_ptr<job>                     running_; // generations mark themselves
     std::atomic<bool>                        abort_{false};      // polled by ggml between nodes
+    std::atomic<bool>                        shielded_{false};   // and not heeded
+    shared_cells                             shared_; // engine thread only
 
     // Engine thread only, kept between batches.
     std::vector<llama_token>    tokens_;

@@ -355,6 +355,9 @@ KOLLAMA_API kollama_status kollama_context_init(kollama_model * model, const kol
 // Ends what runs; its sequences and generations stay valid handles that answer KOLLAMA_ERROR_CLOSED.
 KOLLAMA_API void           kollama_context_free(kollama_context * ctx);
 
+// Whether its sequences can drop tokens in the middle (kollama_sequence_shift). ARGUMENT, with the reason, where not.
+KOLLAMA_API kollama_status kollama_context_check_shift(kollama_context * ctx);
+
 typedef enum kollama_pooling {
     KOLLAMA_POOLING_NONE, // a row for each token
     KOLLAMA_POOLING_MEAN,
@@ -382,6 +385,9 @@ KOLLAMA_API void           kollama_sequence_free(kollama_sequence * seq);
 
 KOLLAMA_API kollama_status kollama_sequence_append(kollama_sequence * seq, const int32_t * tokens, size_t n_tokens, kollama_job ** out);
 KOLLAMA_API kollama_status kollama_sequence_rewind(kollama_sequence * seq, size_t n_keep, kollama_job ** out);
+// Drops n_discard tokens behind the first n_keep, and moves those after them up. ARGUMENT where this
+// memory cannot do it, STATE where a fork shares what would be moved.
+KOLLAMA_API kollama_status kollama_sequence_shift (kollama_sequence * seq, size_t n_keep, size_t n_discard, kollama_job ** out);
 KOLLAMA_API kollama_status kollama_sequence_fork  (kollama_sequence * seq, kollama_sequence * dst, kollama_job ** out);
 
 // The sequence as bytes: blob is filled once the job has ended. A blob is refused by another model,
@@ -394,6 +400,8 @@ KOLLAMA_API void           kollama_blob_free(kollama_blob * blob);
 
 // KOLLAMA_ERROR_BUSY while a job or a generation works on the sequence.
 KOLLAMA_API kollama_status kollama_sequence_length(kollama_sequence * seq, size_t * n_tokens);
+// Of the first tokens, those whose memory is what reading them anew would give: all, or what a shift kept.
+KOLLAMA_API kollama_status kollama_sequence_n_exact(kollama_sequence * seq, size_t * n_tokens);
 KOLLAMA_API kollama_status kollama_sequence_tokens(kollama_sequence * seq, int32_t * tokens, size_t n_tokens);
 // The row of the last token's logits, retained for the caller.
 KOLLAMA_API kollama_status kollama_sequence_logits(kollama_sequence * seq, kollama_row ** out);
@@ -470,6 +478,8 @@ typedef struct kollama_generation_params {
     const size_t *       stop_lengths;
     size_t               n_stops;
     size_t               n_top;        // most likely tokens to give with each event
+    size_t               shift_at;     // tokens in memory at which older ones are dropped; 0: never
+    size_t               n_keep;       // tokens of the prompt that are never dropped
 } kollama_generation_params;
 
 typedef enum kollama_finish {
@@ -515,6 +525,9 @@ KOLLAMA_API void           kollama_generation_free(kollama_generation * gen);
 
 // OK with an event, PENDING after timeout_ms, END after the last event, or why it failed.
 KOLLAMA_API kollama_status kollama_generation_next  (kollama_generation * gen, int32_t timeout_ms, kollama_event * event);
+// Puts a token in the place of the last one handed out, be it the last of all: the next event is of
+// this token, and what follows goes on from it. sampler is the generation's own.
+KOLLAMA_API kollama_status kollama_generation_send(kollama_generation * gen, kollama_sampler * sampler, int32_t token);
 // Asks it to end, and returns at once.
 KOLLAMA_API void           kollama_generation_request_cancel(kollama_generation * gen);
 // Ends it within one graph; the sequence keeps what it has read.

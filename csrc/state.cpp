@@ -10,7 +10,7 @@ namespace kollama {
 namespace {
 
 constexpr char     MAGIC[8] = { 'K', 'O', 'L', 'L', 'A', 'M', 'A', 'S' };
-constexpr uint32_t VERSION  = 1;
+constexpr uint32_t VERSION  = 2;
 
 // All numbers in the byte order of the machine: llama.cpp's data has it, too.
 struct state_header {
@@ -22,10 +22,11 @@ struct state_header {
     uint64_t model;      // fingerprint
     char     shape[96];  // of the model, to be read by people
     char     cache[40];  // kinds of K and V, likewise
+    uint64_t n_kept;     // of the sequence
     uint64_t n_tokens;
     uint64_t n_data;
 };
-static_assert(sizeof(state_header) == 224, "no padding: it is written as it lies in memory");
+static_assert(sizeof(state_header) == 232, "no padding: it is written as it lies in memory");
 
 constexpr size_t AFTER_CHECKSUM = offsetof(state_header, commit);
 
@@ -166,8 +167,10 @@ uint64_t file_fingerprint(const char * const * paths, size_t n_paths) {
     return checksum(seen.data(), seen.size());
 }
 
-std::vector<uint8_t> write_state_header(const std::vector<int32_t> & tokens, size_t n_data, const engine & e) {
+std::vector<uint8_t> write_state_header(const sequence & seq, size_t n_data, const engine & e) {
+    const auto & tokens = seq.tokens;
     state_header header = header_for(e);
+    header.n_kept       = seq.n_kept;
     header.n_tokens     = tokens.size();
     header.n_data       = n_data;
     const size_t         n_ids = tokens.size() * sizeof(int32_t);
@@ -219,6 +222,7 @@ saved_sequence read_state(const uint8_t * blob, size_t size, const engine & e) {
     for (int32_t token : saved.tokens) {
         check_token(e.model(), token);
     }
+    saved.n_kept = static_cast<size_t>(header.n_kept);
     saved.data = blob + size - header.n_data;
     saved.size = header.n_data;
     if (has_plain_cells(e.model()->handle)) {
@@ -235,7 +239,7 @@ std::string engine::cache_kind() const {
 
 std::vector<uint8_t> engine::save(const sequence & seq) {
     const size_t         n    = seq.tokens.empty() ? 0 : llama_state_seq_get_size(ctx_, seq.id);
-    std::vector<uint8_t> blob = write_state_header(seq.tokens, n, *this);
+    std::vector<uint8_t> blob = write_state_header(seq, n, *this);
     guard                g;
     if (n > 0 && llama_state_seq_get_data(ctx_, blob.data() + blob.size() - n, n, seq.id) != n) {
         throw failure(KOLLAMA_ERROR_DECODE, "llama.cpp cannot save this sequence: " + g.errors());
@@ -247,9 +251,7 @@ std::vector<uint8_t> engine::save(const sequence & seq) {
 // Where llama.cpp refuses the data, what was there is gone: it clears the sequence first.
 void engine::load(sequence & seq, const saved_sequence & saved) {
     llama_memory_t memory = llama_get_memory(ctx_);
-    seq.row_valid         = false;
-    seq.tokens.clear();
-    llama_memory_seq_rm(memory, seq.id, -1, -1);
+    rewind(seq, 0);
     if (saved.tokens.empty()) {
         return;
     }
@@ -263,6 +265,7 @@ void engine::load(sequence & seq, const saved_sequence & saved) {
                                                    saved.tokens.size(), g.errors().c_str()));
     }
     seq.tokens = saved.tokens;
+    seq.n_kept = saved.n_kept;
 }
 
 } // namespace kollama

@@ -12,6 +12,7 @@ uint64_t file_fingerprint(const char * const * paths, size_t n_paths);
 
 struct saved_sequence {
     std::vector<int32_t> tokens;
+    size_t               n_kept = SIZE_MAX;
     const uint8_t *      data = nullptr; // llama.cpp's, in the blob
     size_t               size = 0;
 };
@@ -19,7 +20,7 @@ struct saved_sequence {
 // Throws KOLLAMA_ERROR_FORMAT where the blob is damaged, or of another model, build or kind of cache.
 saved_sequence read_state(const uint8_t * blob, size_t size, const engine & e);
 
-std::vector<uint8_t> write_state_header(const std::vector<int32_t> & tokens, size_t n_data, const engine & e);
+std::vector<uint8_t> write_state_header(const sequence & seq, size_t n_data, const engine & e);
 void                 seal_state(std::vector<uint8_t> & blob); // puts the checksum in
 
 } // namespace kollama

@@ -15,6 +15,7 @@ from ._core.model import Model
 from ._core.sampler import Sampler
 from ._core.tokenizer import Tokenizer
 from .chat_registry import FormatLike, find_format, format_for
+from .context_shift import fit
 from .embed import Embedder
 from .errors import ArgumentError, ContextFullError
 from .generate import Generation, stop_strings
@@ -41,6 +42,9 @@ class LLM:
         model: path of a model file, a list of the parts of a split one, or a Model.
         n_ctx: tokens of prompt and answer together, for each request.
         n_parallel: requests that can run at a time; they are computed together.
+        context_shift: go on where n_ctx is full: of the tokens behind the first n_keep the older
+            half is dropped. A prompt that is too long loses its older part likewise.
+        n_keep: tokens of the prompt that a shift keeps, beside a bos.
         chat_format: what `chat` takes for its format where none is given.
         n_gpu_layers, mmap, mlock, rms_norm_eps, tokenizer, progress: see Model.
         n_batch, n_threads, type_k, type_v, flash_attn, swa_full: see Context.
@@ -55,6 +59,8 @@ class LLM:
         *,
         n_ctx: int = 4096,
         n_parallel: int = 1,
+        context_shift: bool = False,
+        n_keep: int = 0,
         chat_format: FormatLike | None = None,
         n_batch: int | None = None,
         n_threads: int | None = None,
@@ -75,6 +81,10 @@ class LLM:
             raise ArgumentError(f"n_ctx={n_ctx} times n_parallel={n_parallel} is too large")
         self.n_ctx = n_ctx
         self.n_parallel = n_parallel
+        self._shifts = boolean("context_shift", context_shift)
+        self._n_keep = integer("n_keep", n_keep, 0)
+        if self._shifts and self._n_keep > n_ctx - 4:
+            raise ArgumentError(f"n_keep is {n_keep}: a context_shift needs 4 tokens more, n_ctx is {n_ctx}")
         self.chat_format = None if chat_format is None else find_format(chat_format)
         self._owns_model = not isinstance(model, Model)
         self.model = (
@@ -95,6 +105,8 @@ class LLM:
                 flash_attn=flash_attn,
                 swa_full=swa_full,
             )
+            if self._shifts:
+                self._context.check_shift()
         except BaseException:
             if self._owns_model:
                 self.model.close()
@@ -256,11 +268,17 @@ class LLM:
             raise TypeError(f"sampler must be a Sampler, not {type(sampler).__name__}")
         if sampler is not None and sampling:
             raise ArgumentError(f"give a sampler or {', '.join(sampling)}, not both")
-        if len(prompt) > self.n_ctx:
+        room: int | None = None if max_tokens is None else integer("max_tokens", max_tokens, 1)
+        n_keep = 0
+        if self._shifts:
+            has_bos = prompt[0] == self.tokenizer.bos
+            n_keep = min(self._n_keep + int(has_bos), len(prompt))
+            prompt = fit(prompt, self.n_ctx, n_keep)
+        elif len(prompt) > self.n_ctx:
             raise ContextFullError(f"the prompt has {len(prompt)} tokens, n_ctx is {self.n_ctx}")
-        room = self.n_ctx - len(prompt) + 1  # the last sampled token needs no place
-        if max_tokens is not None:
-            room = min(room, integer("max_tokens", max_tokens, 1))
+        else:
+            left = self.n_ctx - len(prompt) + 1  # the last sampled token needs no place
+            room = left if room is None else min(left, room)
         return Generation(
             self._slots,
             prompt,
@@ -269,6 +287,8 @@ class LLM:
             stop=stop_strings(stop),
             ignore_eos=boolean("ignore_eos", ignore_eos),
             logprobs=0 if logprobs is None else integer("logprobs", logprobs, 0),
+            shift_at=self.n_ctx if self._shifts else None,
+            n_keep=n_keep,
         )
 
     def _run_together(self, requests: list[Generation]) -> list[Completion]:

@@ -14,7 +14,7 @@ from .errors import BusyError, ClosedError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Slot", "Slots", "n_common"]
+__all__ = ["Slot", "Slots", "n_common", "n_reusable"]
 
 WAIT_SLICE_S = 0.1
 
@@ -35,6 +35,7 @@ class Slots:
         self._slots: list[Slot] = []
         self._changed = threading.Condition()
         self._waiting: set[int] = set()  # threads that want a slot
+        self.n_vocab = context.model.n_vocab
 
     def take(self, prompt: NDArray[np.int32]) -> Slot:
         """A slot for this prompt; where all are lent, waits until one is given back.
@@ -81,12 +82,17 @@ class Slots:
         if self._context.closed:
             raise ClosedError("the LLM is closed")
         free = [slot for slot in self._slots if slot.holder is None]
-        best = max(free, key=lambda slot: n_common(slot.sequence.tokens, prompt), default=None)
+        best = max(free, key=lambda slot: n_reusable(slot.sequence, prompt), default=None)
         unused = len(self._slots) < self._context.n_seq_max
-        if unused and (best is None or n_common(best.sequence.tokens, prompt) == 0):
+        if unused and (best is None or n_reusable(best.sequence, prompt) == 0):
             best = Slot(self._context.sequence())
             self._slots.append(best)
         return best
+
+
+def n_reusable(sequence: Sequence, prompt: NDArray[np.int32]) -> int:
+    """Tokens of the prompt that the sequence has in memory, as reading them anew would give them."""
+    return min(sequence.n_exact, n_common(sequence.tokens, prompt))
 
 
 def n_common(a: NDArray[np.int32], b: NDArray[np.int32]) -> int:

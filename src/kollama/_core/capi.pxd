@@ -268,6 +268,8 @@ cdef extern from "kollama.h" nogil:
         kollama_model * model, const kollama_context_params * params, kollama_context ** out)
     void kollama_context_free(kollama_context * ctx)
 
+    kollama_status kollama_context_check_shift(kollama_context * ctx)
+
     ctypedef enum kollama_pooling:
         KOLLAMA_POOLING_NONE
         KOLLAMA_POOLING_MEAN
@@ -285,6 +287,8 @@ cdef extern from "kollama.h" nogil:
         kollama_sequence * seq, const int32_t * tokens, size_t n_tokens, kollama_job ** out)
     kollama_status kollama_sequence_rewind(
         kollama_sequence * seq, size_t n_keep, kollama_job ** out)
+    kollama_status kollama_sequence_shift(
+        kollama_sequence * seq, size_t n_keep, size_t n_discard, kollama_job ** out)
     kollama_status kollama_sequence_fork(
         kollama_sequence * seq, kollama_sequence * dst, kollama_job ** out)
     kollama_status kollama_sequence_save(
@@ -294,6 +298,7 @@ cdef extern from "kollama.h" nogil:
     const void * kollama_blob_data(const kollama_blob * blob, size_t * size)
     void kollama_blob_free(kollama_blob * blob)
     kollama_status kollama_sequence_length(kollama_sequence * seq, size_t * n_tokens)
+    kollama_status kollama_sequence_n_exact(kollama_sequence * seq, size_t * n_tokens)
     kollama_status kollama_sequence_tokens(
         kollama_sequence * seq, int32_t * tokens, size_t n_tokens)
     kollama_status kollama_sequence_logits(kollama_sequence * seq, kollama_row ** out)
@@ -355,6 +360,8 @@ cdef extern from "kollama.h" nogil:
         const size_t * stop_lengths
         size_t n_stops
         size_t n_top
+        size_t shift_at
+        size_t n_keep
 
     ctypedef enum kollama_finish:
         KOLLAMA_FINISH_NONE
@@ -391,6 +398,8 @@ cdef extern from "kollama.h" nogil:
     void kollama_generation_free(kollama_generation * gen)
     kollama_status kollama_generation_next(
         kollama_generation * gen, int32_t timeout_ms, kollama_event * event)
+    kollama_status kollama_generation_send(
+        kollama_generation * gen, kollama_sampler * sampler, int32_t token)
     void kollama_generation_request_cancel(kollama_generation * gen)
     void kollama_generation_cancel(kollama_generation * gen)
     void kollama_generation_get_stats(kollama_generation * gen, kollama_generation_stats * stats)

@@ -142,6 +142,14 @@ cdef class Context:
             raise ArgumentError("text 0 has no tokens")
         return np.split(rows, np.cumsum(lengths)[:-1].tolist()) if per_token else rows
 
+    def check_shift(self):
+        """Raises where the sequences of this context cannot be shifted (see Sequence.shift).
+
+        Raises:
+            ArgumentError: the model has no rotary positions, or its memory is of another kind.
+        """
+        check(kollama_context_check_shift(self.handle()))
+
     def sequence(self):
         """A new, empty Sequence.
 
