@@ -28,6 +28,21 @@ void engine::fill_batch(std::vector<batch_item> & items) {
     }
 }
 
+int32_t engine::compute(const llama_batch & batch) {
+    std::shared_lock<std::shared_mutex> lock(model_->loras_mutex, std::defer_lock);
+    if (reserves_) {
+        lock.lock();
+    }
+    try {
+        const int32_t code = llama_decode(ctx_, batch);
+        reserves_          = false;
+        return code;
+    } catch (const engine_failure &) {
+        abandoned_ = true;
+        throw;
+    }
+}
+
 void engine::decode(std::vector<batch_item> & items) {
     fill_batch(items);
     llama_batch batch = {};
@@ -41,14 +56,8 @@ void engine::decode(std::vector<batch_item> & items) {
     for (const batch_item & item : items) {
         item.seq->tokens.reserve(item.seq->tokens.size() + item.n_tokens); // no failure once it is read
     }
-    guard   g;
-    int32_t code;
-    try {
-        code = llama_decode(ctx_, batch);
-    } catch (const engine_failure &) {
-        abandoned_ = true;
-        throw;
-    }
+    guard         g;
+    const int32_t code = compute(batch);
     if (code != 0) {
         fail_decode(code, items, g.errors());
     }

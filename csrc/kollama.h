@@ -40,6 +40,7 @@ typedef struct kollama_tokenizer  kollama_tokenizer;
 typedef struct kollama_decoder    kollama_decoder;
 typedef struct kollama_gguf       kollama_gguf;
 typedef struct kollama_blob       kollama_blob;
+typedef struct kollama_lora       kollama_lora;
 typedef struct kollama_quantization kollama_quantization;
 
 typedef enum kollama_status {
@@ -112,6 +113,7 @@ typedef enum kollama_handle_kind {
     KOLLAMA_HANDLE_TOKENIZER,
     KOLLAMA_HANDLE_DECODER,
     KOLLAMA_HANDLE_BLOB,
+    KOLLAMA_HANDLE_LORA,
     KOLLAMA_HANDLE_KINDS,
 } kollama_handle_kind;
 
@@ -243,7 +245,7 @@ typedef struct kollama_model_params {
 // paths: one file (of a split model the first part), or all parts in order.
 KOLLAMA_API kollama_status kollama_model_load(
     const char * const * paths, size_t n_paths, const kollama_model_params * params, kollama_model ** out);
-// KOLLAMA_ERROR_BUSY while contexts of it are open or it is pinned.
+// KOLLAMA_ERROR_BUSY while contexts or adapters of it are open or it is pinned.
 KOLLAMA_API kollama_status kollama_model_free(kollama_model * model);
 // Pinned, a model cannot be freed: for calls that run without Python's lock.
 KOLLAMA_API void kollama_model_pin  (kollama_model * model);
@@ -371,6 +373,24 @@ typedef enum kollama_pooling {
 KOLLAMA_API kollama_status kollama_context_embed(
     kollama_context * ctx, const int32_t * tokens, const size_t * ends, size_t n_texts, kollama_pooling pooling,
     float * out, kollama_job ** job);
+
+// ---- adapters ------------------------------------------------------------------------------------
+
+// A GGUF with a LoRA adapter of this model. Freed once no context uses it either.
+KOLLAMA_API kollama_status kollama_lora_load (kollama_model * model, const char * path, kollama_lora ** out);
+KOLLAMA_API void           kollama_lora_free (kollama_lora * lora);
+KOLLAMA_API float          kollama_lora_alpha(const kollama_lora * lora);
+KOLLAMA_API size_t         kollama_lora_n_kv (const kollama_lora * lora);
+KOLLAMA_API const char *   kollama_lora_key  (const kollama_lora * lora, size_t index, size_t * length);
+KOLLAMA_API const char *   kollama_lora_value(const kollama_lora * lora, size_t index, size_t * length);
+
+// In place of those that the context has. STATE while a sequence of it holds tokens, BUSY while one is
+// at work; the same for control vectors.
+KOLLAMA_API kollama_status kollama_context_set_loras(
+    kollama_context * ctx, kollama_lora * const * loras, const float * scales, size_t n_loras, kollama_job ** out);
+// n_embd numbers for each layer from 1 on, added to what layers first to last give; n_data 0: none.
+KOLLAMA_API kollama_status kollama_context_set_control_vector(
+    kollama_context * ctx, const float * data, size_t n_data, int32_t first, int32_t last, kollama_job ** out);
 
 // ---- jobs: what the engine thread of a context does for a caller ---------------------------------
 

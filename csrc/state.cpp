@@ -22,28 +22,14 @@ struct state_header {
     uint64_t model;      // fingerprint
     char     shape[96];  // of the model, to be read by people
     char     cache[40];  // kinds of K and V, likewise
+    uint64_t adapters;   // LoRA and control vector; 0: none
     uint64_t n_kept;     // of the sequence
     uint64_t n_tokens;
     uint64_t n_data;
 };
-static_assert(sizeof(state_header) == 232, "no padding: it is written as it lies in memory");
+static_assert(sizeof(state_header) == 240, "no padding: it is written as it lies in memory");
 
 constexpr size_t AFTER_CHECKSUM = offsetof(state_header, commit);
-
-// Finds damage, not malice; several GB a second.
-uint64_t checksum(const uint8_t * data, size_t size) {
-    uint64_t h = size * 0x9E3779B97F4A7C15u + 1;
-    for (; size >= 8; data += 8, size -= 8) {
-        uint64_t word;
-        std::memcpy(&word, data, 8);
-        h = (h ^ word) * 0x9E3779B97F4A7C15u;
-        h ^= h >> 29;
-    }
-    uint64_t rest = 0;
-    std::memcpy(&rest, data, size);
-    h = (h ^ rest) * 0xBF58476D1CE4E5B9u;
-    return h ^ (h >> 32);
-}
 
 template <size_t N> void put(char (&to)[N], const std::string & text) {
     std::memset(to, 0, N);
@@ -68,6 +54,7 @@ state_header header_for(const engine & e) {
     header.version    = VERSION;
     header.byte_order = 1;
     header.model      = e.model()->fingerprint;
+    header.adapters   = e.adapters_key();
     put(header.shape, shape_of(e));
     put(header.cache, e.cache_kind());
     return header;
@@ -146,6 +133,20 @@ bool has_plain_cells(const llama_model * model) {
 
 } // namespace
 
+uint64_t checksum(const uint8_t * data, size_t size) {
+    uint64_t h = size * 0x9E3779B97F4A7C15u + 1;
+    for (; size >= 8; data += 8, size -= 8) {
+        uint64_t word;
+        std::memcpy(&word, data, 8);
+        h = (h ^ word) * 0x9E3779B97F4A7C15u;
+        h ^= h >> 29;
+    }
+    uint64_t rest = 0;
+    std::memcpy(&rest, data, size);
+    h = (h ^ rest) * 0xBF58476D1CE4E5B9u;
+    return h ^ (h >> 32);
+}
+
 uint64_t file_fingerprint(const char * const * paths, size_t n_paths) {
     constexpr size_t     N_SAMPLES = 16, SAMPLE = 4096;
     std::vector<uint8_t> seen;
@@ -215,6 +216,9 @@ saved_sequence read_state(const uint8_t * blob, size_t size, const engine & e) {
     }
     if (std::memcmp(header.cache, own.cache, sizeof(own.cache)) != 0) {
         refuse("is of a context with " + get(header.cache) + "; this one has " + get(own.cache));
+    }
+    if (header.adapters != own.adapters) {
+        refuse("was computed with other LoRA adapters or another control vector than this context has now");
     }
     saved_sequence saved;
     saved.tokens.resize(header.n_tokens);

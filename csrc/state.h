@@ -7,6 +7,9 @@
 
 namespace kollama {
 
+// Finds damage, not malice; several GB a second.
+uint64_t checksum(const uint8_t * data, size_t size);
+
 // What a model's file holds at some places, and its size: told apart from one of the same shape.
 uint64_t file_fingerprint(const char * const * paths, size_t n_paths);
 

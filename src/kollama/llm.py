@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast, overload
 
 from . import chat as chat_templates
 from ._core.context import Context
+from ._core.lora import Lora
 from ._core.memory import token_ids
 from ._core.model import Model
 from ._core.sampler import Sampler
 from ._core.tokenizer import Tokenizer
+from .adapters import Adapters
 from .chat_registry import FormatLike, find_format, format_for
 from .context_shift import fit
 from .embed import Embedder
@@ -26,11 +28,13 @@ from .types import Completion
 
 if TYPE_CHECKING:
     import numpy as np
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     _Path = str | bytes | PathLike[str] | PathLike[bytes]
     _Prompt = str | bytes | Sequence[int] | NDArray[np.integer]
     _Stop = str | bytes | Iterable[str | bytes] | None
+    _Adapter = Lora | _Path
+    _Lora = _Adapter | Iterable[_Adapter | tuple[_Adapter, float]] | None
 
 __all__ = ["LLM"]
 
@@ -45,6 +49,7 @@ class LLM:
         context_shift: go on where n_ctx is full: of the tokens behind the first n_keep the older
             half is dropped. A prompt that is too long loses its older part likewise.
         n_keep: tokens of the prompt that a shift keeps, beside a bos.
+        lora: LoRA adapters: see set_lora.
         chat_format: what `chat` takes for its format where none is given.
         n_gpu_layers, mmap, mlock, rms_norm_eps, tokenizer, progress: see Model.
         n_batch, n_threads, type_k, type_v, flash_attn, swa_full: see Context.
@@ -61,6 +66,7 @@ class LLM:
         n_parallel: int = 1,
         context_shift: bool = False,
         n_keep: int = 0,
+        lora: _Lora = None,
         chat_format: FormatLike | None = None,
         n_batch: int | None = None,
         n_threads: int | None = None,
@@ -107,13 +113,18 @@ class LLM:
             )
             if self._shifts:
                 self._context.check_shift()
+            self._adapters = Adapters(self.model)
+            self._adapters.set_lora(lora, [self._context])
         except BaseException:
+            if hasattr(self, "_context"):
+                self._context.close()
             if self._owns_model:
                 self.model.close()
             raise
         self._slots = Slots(self._context)
         self._embedder = Embedder(self.model, n_ctx, n_threads=n_threads, type_k=type_k,
                                   type_v=type_v, flash_attn=flash_attn)
+        self._embedder.prepare = self._adapters.apply
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -254,6 +265,49 @@ class LLM:
         """
         return self._embedder.embed(texts, normalize)
 
+    def set_lora(self, lora: _Lora) -> None:
+        """Takes LoRA adapters, in place of those in use: for all that is generated and embedded next.
+
+        What is in memory was computed without the change and is dropped.
+
+        Args:
+            lora: a path of a GGUF or a Lora, or a list of these and of (path or Lora, scale);
+                None or [] for none. `lora` gives those in use.
+
+        Raises:
+            BusyError: a request is unfinished.
+            Those of Lora and of Context.set_lora.
+        """
+        with self._slots.emptied():
+            self._adapters.set_lora(lora, [self._context, *self._embedder.contexts])
+
+    @property
+    def lora(self) -> list[tuple[Lora, float]]:
+        """The LoRA adapters in use, each with its scale."""
+        return list(self._adapters.lora)
+
+    def set_control_vector(
+        self,
+        vector: ArrayLike | _Path | None,
+        *,
+        scale: float = 1.0,
+        layers: tuple[int, int] | None = None,
+    ) -> None:
+        """Adds a control vector to what layers give, in place of the one in use: see set_lora.
+
+        Args:
+            vector: float32 array of shape (n_layer, n_embd), or the path of a file that
+                `load_control_vector` reads; None for none.
+            scale, layers: see Context.set_control_vector.
+
+        Raises:
+            BusyError: a request is unfinished.
+            Those of load_control_vector and of Context.set_control_vector.
+        """
+        with self._slots.emptied():
+            self._adapters.set_control_vector(vector, scale, layers,
+                                              [self._context, *self._embedder.contexts])
+
     def _generation(
         self,
         prompt: NDArray[np.int32],
@@ -323,6 +377,7 @@ class LLM:
         self._context.close()
         self._slots.close()
         self._embedder.close()
+        self._adapters.close()
         if self._owns_model:
             self.model.close()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,6 +63,20 @@ class Slots:
         with self._changed:
             slot.holder = None
             self._changed.notify()
+
+    @contextmanager
+    def emptied(self) -> Iterator[None]:
+        """No request runs or begins meanwhile, and nothing is in memory.
+
+        Raises:
+            BusyError: a request is not finished.
+        """
+        with self._changed:
+            if any(slot.holder is not None for slot in self._slots):
+                raise BusyError("a request is unfinished: read it to its end, or close it")
+            for slot in self._slots:
+                slot.sequence.clear()
+            yield
 
     def _wait(self, me: int) -> None:
         # In slices: a collection in this very thread may give a slot back between the look and the

@@ -27,6 +27,8 @@ cdef extern from "kollama.h" nogil:
         pass
     ctypedef struct kollama_quantization:
         pass
+    ctypedef struct kollama_lora:
+        pass
 
     ctypedef enum kollama_status:
         KOLLAMA_OK
@@ -80,6 +82,7 @@ cdef extern from "kollama.h" nogil:
         KOLLAMA_HANDLE_TOKENIZER
         KOLLAMA_HANDLE_DECODER
         KOLLAMA_HANDLE_BLOB
+        KOLLAMA_HANDLE_LORA
         KOLLAMA_HANDLE_KINDS
     int64_t kollama_live_handles(kollama_handle_kind kind)
     int32_t kollama_default_threads()
@@ -278,6 +281,18 @@ cdef extern from "kollama.h" nogil:
     kollama_status kollama_context_embed(
         kollama_context * ctx, const int32_t * tokens, const size_t * ends, size_t n_texts,
         kollama_pooling pooling, float * out, kollama_job ** job)
+    kollama_status kollama_lora_load(kollama_model * model, const char * path, kollama_lora ** out)
+    void kollama_lora_free(kollama_lora * lora)
+    float kollama_lora_alpha(const kollama_lora * lora)
+    size_t kollama_lora_n_kv(const kollama_lora * lora)
+    const char * kollama_lora_key(const kollama_lora * lora, size_t index, size_t * length)
+    const char * kollama_lora_value(const kollama_lora * lora, size_t index, size_t * length)
+    kollama_status kollama_context_set_loras(
+        kollama_context * ctx, kollama_lora * const * loras, const float * scales, size_t n_loras,
+        kollama_job ** out)
+    kollama_status kollama_context_set_control_vector(
+        kollama_context * ctx, const float * data, size_t n_data, int32_t first, int32_t last,
+        kollama_job ** out)
     kollama_status kollama_job_wait(kollama_job * job, int32_t timeout_ms)
     void kollama_job_cancel(kollama_job * job)
     void kollama_job_free(kollama_job * job)
