@@ -71,6 +71,15 @@ def test_logprobs_are_of_the_token_that_was_sent(llm: kollama.LLM, context: Call
     assert result.top_logprobs[0] == [(i, pytest.approx(p, abs=0.02)) for i, p in first.top_logprobs or []]
 
 
+def send_what_was_sampled(gen: kollama.Generation) -> None:
+    token = next(gen)
+    try:
+        while True:
+            token = gen.send(token.id)
+    except StopIteration:
+        pass
+
+
 OPTIONS: dict[str, dict[str, Any]] = {
     "draw": {"temperature": 1.5, "top_k": 0, "top_p": 1, "min_p": 0},
     "penalties": {"temperature": 1.5, "repeat_penalty": 1.4, "frequency_penalty": 0.3, "dry_multiplier": 0.5},
@@ -114,10 +123,7 @@ def test_to_send_what_was_sampled_changes_nothing(llm: kollama.LLM, name: str) -
 
     expected = llm.complete(PROMPT, max_tokens=25, sampler=sampler(), ignore_eos=True)
     with llm.generate(PROMPT, max_tokens=25, sampler=sampler(), ignore_eos=True) as gen:
-        token = next(gen)
-        with pytest.raises(StopIteration):
-            while True:
-                token = gen.send(token.id)
+        send_what_was_sampled(gen)
         assert gen.result.text == expected.text
         assert gen.result.tokens.tolist() == expected.tokens.tolist()
     np.testing.assert_allclose(gen.result.logprobs, expected.logprobs, atol=0.02)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from os import PathLike
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -70,7 +70,7 @@ class Adapters:
         for adapter in self._own:
             adapter.close()
 
-    def _open(self, item: object) -> tuple[Lora, float]:
+    def _open(self, item: Any) -> tuple[Lora, float]:
         adapter, scale = item if isinstance(item, (tuple, list)) and len(item) == 2 else (item, 1.0)
         if isinstance(adapter, (str, bytes, PathLike)):
             adapter = self._model.lora(adapter)

@@ -13,7 +13,7 @@ __all__ = ["fit"]
 
 
 def fit(prompt: NDArray[np.int32], n_ctx: int, n_keep: int) -> NDArray[np.int32]:
-    """prompt, where it does not leave room in n_ctx without the oldest tokens behind the first n_keep.
+    """prompt; where it leaves no room in n_ctx, without the oldest tokens behind the first n_keep.
 
     Half of the room behind n_keep is dropped at a time: a chat that grows by little keeps its
     beginning for many turns, and what is in memory of it is used again.

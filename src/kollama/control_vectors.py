@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["load_control_vector"]
 
 
-def load_control_vector(path: str | bytes | PathLike[str] | PathLike[bytes], model: Model,
-                        ) -> NDArray[np.float32]:
+def load_control_vector(
+    path: str | bytes | PathLike[str] | PathLike[bytes], model: Model
+) -> NDArray[np.float32]:
     """A control vector for a model, from a GGUF file with tensors "direction.1", "direction.2", ...
 
     Returns:
@@ -41,8 +42,8 @@ def load_control_vector(path: str | bytes | PathLike[str] | PathLike[bytes], mod
         layer = _layer(name, tensor)
         if kind != "f32" or shape != (model.n_embd,) or layer >= model.n_layer:
             raise FormatError(
-                f"{name}: its tensor {tensor!r} is {kind} of shape {shape}; for this model it is f32 "
-                f"of shape ({model.n_embd},), for layers 1 to {model.n_layer - 1}"
+                f"{name}: its tensor {tensor!r} is {kind} of shape {shape}; for this model it is "
+                f"f32 of shape ({model.n_embd},), for layers 1 to {model.n_layer - 1}"
             )
         vector[layer] += np.fromfile(name, "<f4", model.n_embd, offset=offset)
     return vector

@@ -168,7 +168,8 @@ class Generation(Iterator[Token]):
             seed=self._sampler.seed,
             incomplete=incomplete,
             logprobs=np.array([token.logprob for token in self._tokens], np.float32),
-            top_logprobs=[token.top_logprobs or [] for token in self._tokens] if self._n_top else None,
+            top_logprobs=[token.top_logprobs or [] for token in self._tokens]
+            if self._n_top else None,
         )
 
     def close(self) -> None:

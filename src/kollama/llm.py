@@ -90,7 +90,8 @@ class LLM:
         self._shifts = boolean("context_shift", context_shift)
         self._n_keep = integer("n_keep", n_keep, 0)
         if self._shifts and self._n_keep > n_ctx - 4:
-            raise ArgumentError(f"n_keep is {n_keep}: a context_shift needs 4 tokens more, n_ctx is {n_ctx}")
+            raise ArgumentError(f"n_keep is {n_keep}: a context_shift needs 4 tokens more, and "
+                                f"n_ctx is {n_ctx}")
         self.chat_format = None if chat_format is None else find_format(chat_format)
         self._owns_model = not isinstance(model, Model)
         self.model = (
@@ -266,7 +267,7 @@ class LLM:
         return self._embedder.embed(texts, normalize)
 
     def set_lora(self, lora: _Lora) -> None:
-        """Takes LoRA adapters, in place of those in use: for all that is generated and embedded next.
+        """Takes LoRA adapters, in place of those in use, for generating and embedding.
 
         What is in memory was computed without the change and is dropped.
 

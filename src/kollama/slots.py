@@ -107,7 +107,7 @@ class Slots:
 
 
 def n_reusable(sequence: Sequence, prompt: NDArray[np.int32]) -> int:
-    """Tokens of the prompt that the sequence has in memory, as reading them anew would give them."""
+    """Tokens of the prompt that are in memory just as reading them anew would give them."""
     return min(sequence.n_exact, n_common(sequence.tokens, prompt))
 
 

@@ -159,8 +159,9 @@ cdef class Context:
         pairs = tuple(_scaled(each) for each in adapters)
         cdef size_t i, count = len(pairs)
         cdef kollama_job * job = NULL
-        cdef kollama_lora ** handles = <kollama_lora **> malloc((count + 1) * sizeof(kollama_lora *))
-        cdef float * scales = <float *> malloc((count + 1) * sizeof(float))
+        cdef size_t room = count + 1
+        cdef kollama_lora ** handles = <kollama_lora **> malloc(room * sizeof(kollama_lora *))
+        cdef float * scales = <float *> malloc(room * sizeof(float))
         try:
             if handles == NULL or scales == NULL:
                 raise MemoryError()

@@ -210,7 +210,8 @@ cdef class Model:
         """Frees the weights. Idempotent.
 
         Raises:
-            BusyError: contexts or adapters of this model are open, or another thread uses its tokenizer.
+            BusyError: contexts or adapters of this model are open, or another thread uses its
+                tokenizer.
         """
         cdef kollama_model * handle = self._handle
         cdef kollama_status status
