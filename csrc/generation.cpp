@@ -16,7 +16,7 @@ void generation::release() {
     if (!choosing) {
         give_sampler_back();
     }
-    news.notify_all();
+    owner->announce(*this);
 }
 
 void generation::fail(kollama_status why, std::string what) {
@@ -122,7 +122,7 @@ void generation::advance(engine & e, std::mutex & mutex, const batch_item & item
         row.assign(logits, logits + e.n_vocab());
         std::lock_guard<std::mutex> lock(mutex);
         awaits_choice = true;
-        news.notify_all();
+        e.announce(*this);
         return;
     }
     event event = decide(e, logits);
@@ -162,9 +162,10 @@ void generation::publish(event event) {
     }
     events.push_back(std::move(event));
     if (how != KOLLAMA_FINISH_NONE) {
-        end(how);
+        end(how); // announces it
+    } else {
+        owner->announce(*this);
     }
-    news.notify_all();
 }
 
 } // namespace kollama
@@ -186,6 +187,7 @@ kollama_status kollama_generation_init(kollama_sequence * seq, kollama_sampler *
         gen->ignore_eos = params->ignore_eos;
         gen->ahead      = std::max(1, params->ahead);
         gen->n_top      = params->n_top;
+        gen->key        = params->key;
         if (n_prompt == 0) {
             throw failure(KOLLAMA_ERROR_ARGUMENT, "the prompt has no tokens");
         }
@@ -219,6 +221,10 @@ void kollama_generation_free(kollama_generation * gen) {
 
 kollama_status kollama_generation_next(kollama_generation * gen, int32_t timeout_ms, kollama_event * event) {
     return gen->owner->next(*gen->state, timeout_ms, event);
+}
+
+kollama_news kollama_generation_look(kollama_generation * gen, bool for_end) {
+    return gen->owner->look(*gen->state, for_end);
 }
 
 void kollama_generation_request_cancel(kollama_generation * gen) {

@@ -22,6 +22,8 @@ struct generation : counted<KOLLAMA_HANDLE_GENERATION> {
 
     using clock = std::chrono::steady_clock;
 
+    enum class watched { no, for_all, for_end };
+
     // Set before the start, then read only.
     engine *                  owner = nullptr;
     std::shared_ptr<sequence> seq;
@@ -31,6 +33,7 @@ struct generation : counted<KOLLAMA_HANDLE_GENERATION> {
     size_t                    ahead      = 1;
     size_t                    n_top      = 0;
     bool                      calls_back = false; // the consumer's thread chooses the tokens
+    uint64_t                  key        = 0;     // what the watching thread knows it by
 
     // Engine thread only; from awaits_choice on until it is false again the consumer's.
     bool              begun     = false;
@@ -57,6 +60,7 @@ struct generation : counted<KOLLAMA_HANDLE_GENERATION> {
     bool              running   = false; // in the batch that is being computed
     bool              awaits_choice = false; // row is there
     bool              choosing  = false; // the consumer works on it, and has the sampler
+    watched           armed     = watched::no; // of which news the watching thread is to be told, once
     std::atomic<size_t> n_reused{0};
     size_t            n_handed  = 0;
     std::string       incomplete;

@@ -27,6 +27,11 @@ _FINISH = {
 # that much for nothing.
 STREAM_AHEAD = 16
 
+NEWS_NONE = KOLLAMA_NEWS_NONE      # next would wait
+NEWS_TOKEN = KOLLAMA_NEWS_TOKEN    # next gives one at once
+NEWS_CHOICE = KOLLAMA_NEWS_CHOICE  # next runs a callable of the sampler
+NEWS_END = KOLLAMA_NEWS_END        # next gives what is left, or raises
+
 
 @cython.final
 @cython.no_gc_clear
@@ -39,11 +44,15 @@ cdef class TokenStream:
         stop: byte strings, none of them empty.
         ahead: how many tokens to compute before they are asked for.
         top: how many of the most likely tokens to give with each.
+        deadline: a Deadline; `next` raises DeadlineError once it is over.
+        key: what a Watch tells of this stream by.
     """
 
     def __cinit__(self, Sequence sequence not None, Sampler sampler not None, prompt, *,
-                  max_tokens=None, list stop not None, ignore_eos=False, ahead=STREAM_AHEAD, top=0):
+                  max_tokens=None, list stop not None, ignore_eos=False, ahead=STREAM_AHEAD, top=0,
+                  deadline=None, key=0):
         self._handle = NULL
+        self._deadline = deadline
         self._sequence = sequence
         self._sampler = sampler
         cdef const int32_t[::1] view = as_tokens(prompt)
@@ -56,6 +65,7 @@ cdef class TokenStream:
         options.ignore_eos = params.boolean("ignore_eos", ignore_eos)
         options.ahead = params.integer("ahead", ahead, 1)
         options.n_top = params.integer("top", top, 0)
+        options.key = key
         cdef kollama_sequence * handle
         cdef kollama_status status
         cdef size_t count
@@ -94,6 +104,7 @@ cdef class TokenStream:
     def __next__(self):
         cdef kollama_event event
         cdef kollama_status status = KOLLAMA_PENDING
+        cdef int32_t slice_ms = SLICE_MS
         if self._handle == NULL:
             raise StopIteration
         if self._waiting:
@@ -101,8 +112,11 @@ cdef class TokenStream:
         self._waiting = True
         try:
             while True:
+                if self._deadline is not None:
+                    self._deadline.check()
+                    slice_ms = self._deadline.slice_ms(SLICE_MS)
                 with nogil:
-                    status = kollama_generation_next(self._handle, SLICE_MS, &event)
+                    status = kollama_generation_next(self._handle, slice_ms, &event)
                 if status != KOLLAMA_PENDING:
                     break
                 check_signals()
@@ -122,6 +136,21 @@ cdef class TokenStream:
         return Token(event.token, event.text[:event.length].decode("utf-8"), event.logprob,
                      _FINISH[<int> event.finish], top)
 
+    def look(self, for_end=False):
+        """What there is, without waiting: one of the NEWS_ constants.
+
+        After NEWS_NONE the Watch of the context tells, once, when there is something.
+
+        Args:
+            for_end: there is no news in a token, only in a choice and the end.
+        """
+        return NEWS_END if self._handle == NULL else kollama_generation_look(self._handle, for_end)
+
+    def request_cancel(self):
+        """Asks it to end within one graph, and returns at once."""
+        if self._handle != NULL:
+            kollama_generation_request_cancel(self._handle)
+
     def close(self):
         """Ends the generation within one graph and gives the sequence back. Idempotent.
 
@@ -135,7 +164,10 @@ cdef class TokenStream:
         if self._waiting:
             kollama_generation_request_cancel(handle)
             return False
-        self._stats = _stats(handle)
+        stats = _stats(handle)
+        if self._handle == NULL:  # a collection in there may have let another thread come here
+            return True
+        self._stats = stats
         self._handle = NULL  # first: another thread may come while the lock is released
         with nogil:
             kollama_generation_cancel(handle)
