@@ -11,7 +11,8 @@ import numpy as np
 
 from ._core.generation import STREAM_AHEAD, TokenStream
 from ._core.sampler import Sampler
-from .errors import ArgumentError, BusyError
+from .deadline import Deadline, deadline_of
+from .errors import ArgumentError, BusyError, DeadlineError
 from .params import INT32_MAX
 from .sampling import Sampling
 from .types import Completion, FinishReason, Timings, Token, Usage
@@ -19,7 +20,7 @@ from .types import Completion, FinishReason, Timings, Token, Usage
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .slots import Slot, Slots
+    from .slots import Slots, Ticket
 
 __all__ = ["Generation", "Sampling"]
 
@@ -41,11 +42,13 @@ class Generation(Iterator[Token]):
         stop: list[bytes],
         ignore_eos: bool,
         logprobs: int = 0,
+        timeout: float | None = None,
     ) -> None:
         self._slots = slots
-        self._slot: Slot | None = None
+        self._ticket: Ticket | None = None
         self._stream: TokenStream | None = None
         self._closed = False
+        self._is_whole = False  # nobody sees its tokens before its end
         self._turn = threading.Lock()  # of the thread that asks for a token
         self._prompt = prompt
         self._sampler = sampler
@@ -53,33 +56,49 @@ class Generation(Iterator[Token]):
         self._stop = stop
         self._ignore_eos = ignore_eos
         self._n_top = logprobs
+        self._timeout = timeout
         self._logprobs: list[float] = []
         self._top: list[list[tuple[int, float]]] = []
         self._texts: list[str] = []
         self._ids: list[int] = []
 
-    def start(self, ahead: int = STREAM_AHEAD) -> None:
-        """Starts the request now rather than with the first token."""
+    def start(self, ahead: int = STREAM_AHEAD, deadline: Deadline | None = None) -> None:
+        """Starts the request now rather than with the first token, and its timeout with it."""
         if self._closed or self._stream is not None:
             return
-        self._slot = self._slots.take(self._prompt)
-        if self._closed:  # while it waited
-            self.close()
-            return
+        if deadline is None:
+            deadline = deadline_of(self._timeout)
+        woken = threading.Event()
+        ticket = self._slots.ask(self._prompt, threading.get_ident(), woken.set, blocks=True)
+        self._ticket = ticket
         try:
-            self._stream = TokenStream(
-                self._slot.sequence,
-                self._sampler,
-                self._prompt,
-                max_tokens=self._max_tokens,
-                stop=self._stop,
-                ignore_eos=self._ignore_eos,
-                ahead=ahead,
-                top=self._n_top,
-            )
+            if self._closed:  # by another thread, just now
+                self._slots.leave(ticket)
+            self._slots.wait(ticket, woken, deadline)
+            if self._slots.accept(ticket):
+                self._begin(ticket, ahead, deadline)
         except BaseException:
             self.close()
+            self._slots.give_back(ticket)
             raise
+
+    def _begin(self, ticket: Ticket, ahead: int, deadline: Deadline | None = None,
+               key: int = 0) -> None:
+        assert ticket.slot is not None
+        self._stream = TokenStream(
+            ticket.slot.sequence,
+            self._sampler,
+            self._prompt,
+            max_tokens=self._max_tokens,
+            stop=self._stop,
+            ignore_eos=self._ignore_eos,
+            ahead=ahead,
+            top=self._n_top,
+            deadline=deadline,
+            key=key,
+        )
+        if self._closed:  # by another thread, which found no stream to close
+            self._end()
 
     def __iter__(self) -> Generation:
         return self
@@ -89,27 +108,46 @@ class Generation(Iterator[Token]):
             raise BusyError("another thread waits for this generation's next token")
         try:
             self.start()
-            if self._stream is None or self._slot is None:
+            if self._stream is None or self._ticket is None:
                 raise StopIteration
-            self._slot.holder = threading.get_ident()
+            if self._ticket.holder != (thread := threading.get_ident()):
+                self._slots.hold(self._ticket, thread)
             token = next(self._stream)
-        except BaseException:
-            self.close()
+        except BaseException as error:
+            if not (self._is_whole and isinstance(error, DeadlineError)):
+                self.close()
             raise
         finally:
             self._turn.release()
+        self._keep(token)
+        return token
+
+    def _keep(self, token: Token) -> None:
         self._texts.append(token.text)
         self._ids.append(token.id)
         self._logprobs.append(token.logprob)
         if token.top_logprobs is not None:
             self._top.append(token.top_logprobs)
-        return token
 
     def finish(self) -> Completion:
         """Runs to the end: the stream without its tokens' handshakes."""
-        self.start(ahead=INT32_MAX)
-        for _ in self:
-            pass
+        self._is_whole = True
+        try:
+            self.start(ahead=INT32_MAX)
+            for _ in self:
+                pass
+        except DeadlineError as error:
+            error.completion = self.cut()
+            raise
+        return self.result
+
+    def cut(self) -> Completion:
+        """Ends the request, and gives all that was computed by then."""
+        if self._stream is not None:
+            self._stream.request_cancel()
+            for token in self._stream:
+                self._keep(token)
+        self.close()
         return self.result
 
     @property
@@ -135,11 +173,14 @@ class Generation(Iterator[Token]):
     def close(self) -> None:
         """Ends the request. Idempotent; from another thread it ends a waiting call, too."""
         self._closed = True
-        if self._stream is not None and not self._stream.close():
-            return  # the call that waits for a token ends now, and gives the slot back
-        slot, self._slot = self._slot, None
-        if slot is not None:
-            self._slots.give_back(slot)
+        if self._ticket is not None:
+            self._slots.leave(self._ticket)
+        self._end()
+
+    def _end(self) -> None:
+        # Where another thread waits for a token, that call ends now, and comes here itself.
+        if self._stream is not None and self._stream.close() and self._ticket is not None:
+            self._slots.give_back(self._ticket)
 
     def __enter__(self) -> Self:
         return self
@@ -154,7 +195,7 @@ class Generation(Iterator[Token]):
 
     def __del__(self) -> None:
         # Half made, where __init__ failed.
-        if getattr(self, "_slot", None) is not None:
+        if getattr(self, "_ticket", None) is not None:
             self.close()
 
 

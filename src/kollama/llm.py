@@ -16,11 +16,13 @@ from ._core.sampler import Sampler
 from ._core.tokenizer import Tokenizer
 from .chat_registry import FormatLike, find_format, format_for
 from .embed import Embedder
-from .errors import ArgumentError, ContextFullError
+from .deadline import Deadline, deadline_of
+from .errors import ArgumentError, ContextFullError, DeadlineError
 from .generate import Generation, stop_strings
-from .params import INT32_MAX, boolean, integer
+from .params import INT32_MAX, boolean, integer, number
 from .sampling import Sampling
 from .slots import Slots
+from .turn import waits_when_busy
 from .types import Completion
 
 if TYPE_CHECKING:
@@ -42,11 +44,12 @@ class LLM:
         n_ctx: tokens of prompt and answer together, for each request.
         n_parallel: requests that can run at a time; they are computed together.
         chat_format: what `chat` takes for its format where none is given.
+        busy: what becomes of a request that finds all n_parallel places taken: "wait" for one,
+            first come first served, or "error": BusyError.
         n_gpu_layers, mmap, mlock, rms_norm_eps, tokenizer, progress: see Model.
         n_batch, n_threads, type_k, type_v, flash_attn, swa_full: see Context.
 
-    Usable from any thread. A request that finds all n_parallel places taken waits for one.
-    Raises what Model and Context raise.
+    Usable from any thread. Raises what Model and Context raise.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class LLM:
         n_ctx: int = 4096,
         n_parallel: int = 1,
         chat_format: FormatLike | None = None,
+        busy: Literal["wait", "error"] = "wait",
         n_batch: int | None = None,
         n_threads: int | None = None,
         type_k: str = "f16",
@@ -75,6 +79,8 @@ class LLM:
             raise ArgumentError(f"n_ctx={n_ctx} times n_parallel={n_parallel} is too large")
         self.n_ctx = n_ctx
         self.n_parallel = n_parallel
+        waits = waits_when_busy(busy)
+        self.busy = busy
         self.chat_format = None if chat_format is None else find_format(chat_format)
         self._owns_model = not isinstance(model, Model)
         self.model = (
@@ -99,7 +105,7 @@ class LLM:
             if self._owns_model:
                 self.model.close()
             raise
-        self._slots = Slots(self._context)
+        self._slots = Slots(self._context, waits)
         self._embedder = Embedder(self.model, n_ctx, n_threads=n_threads, type_k=type_k,
                                   type_v=type_v, flash_attn=flash_attn)
 
@@ -122,6 +128,7 @@ class LLM:
         ignore_eos: bool = False,
         sampler: Sampler | None = None,
         logprobs: int | None = None,
+        timeout: float | None = None,
         **sampling: Unpack[Sampling],
     ) -> Generation:
         """A stream of the tokens that follow a prompt.
@@ -134,26 +141,34 @@ class LLM:
             ignore_eos: never choose a token that ends the generation.
             sampler: a Sampler; else one is made of the keywords, which are Sampler's.
             logprobs: give the k most likely tokens with each, as Token.top_logprobs.
+            timeout: seconds from the first token that is asked for, the wait for a place included.
+                Then the stream ends within one graph of the model, with a DeadlineError.
 
         Raises:
             ContextFullError: the prompt does not fit into n_ctx.
             TokenError: a token id is outside the vocabulary, or the text is not valid Unicode.
             ArgumentError: a value out of range.
+            BusyError: all places are taken, and the LLM's busy is "error", or nobody is left to end
+                one; with the first token, as all that follow.
+            DeadlineError: it took longer than timeout.
+            ClosedError: the LLM was closed.
         """
         return self._generation(self._prompt_ids(prompt), max_tokens, stop, ignore_eos, sampler,
-                                logprobs, sampling)
+                                logprobs, timeout, sampling)
 
     @overload
     def complete(
         self, prompt: str | bytes | list[int] | NDArray[np.integer], *,
         max_tokens: int | None = 256, stop: _Stop = None, ignore_eos: bool = False,
-        sampler: Sampler | None = None, logprobs: int | None = None, **sampling: Unpack[Sampling],
+        sampler: Sampler | None = None, logprobs: int | None = None,
+        timeout: float | None = None, **sampling: Unpack[Sampling],
     ) -> Completion: ...
     @overload
     def complete(
         self, prompt: list[str] | list[bytes] | list[list[int]] | list[NDArray[np.integer]], *,
         max_tokens: int | None = 256, stop: _Stop = None, ignore_eos: bool = False,
-        sampler: Sampler | None = None, logprobs: int | None = None, **sampling: Unpack[Sampling],
+        sampler: Sampler | None = None, logprobs: int | None = None,
+        timeout: float | None = None, **sampling: Unpack[Sampling],
     ) -> list[Completion]: ...
     def complete(
         self,
@@ -164,26 +179,28 @@ class LLM:
         ignore_eos: bool = False,
         sampler: Sampler | None = None,
         logprobs: int | None = None,
+        timeout: float | None = None,
         **sampling: Unpack[Sampling],
     ) -> Completion | list[Completion]:
         """What follows a prompt, whole. A list of prompts gives a list, computed together.
 
-        Arguments and errors are those of generate. A sampler cannot serve several prompts.
+        Arguments and errors are those of generate. A sampler cannot serve several prompts. timeout
+        is for all of it, and a DeadlineError has what is there by then as its completion.
         """
         several = isinstance(prompt, list) and prompt and hasattr(prompt[0], "__len__")
         if not several:
             generation = self._generation(self._prompt_ids(prompt), max_tokens, stop, ignore_eos,
-                                          sampler, logprobs, sampling)
+                                          sampler, logprobs, timeout, sampling)
             with generation:
                 return generation.finish()
         if sampler is not None:
             raise ArgumentError("a sampler serves one stream at a time: pass its keywords instead")
         requests = [
             self._generation(self._prompt_ids(text), max_tokens, stop, ignore_eos, None,
-                             logprobs, sampling)
+                             logprobs, None, sampling)
             for text in cast("list[_Prompt]", prompt)
         ]
-        return self._run_together(requests)
+        return self._run_together(requests, deadline_of(timeout))
 
     def chat(
         self,
@@ -195,6 +212,7 @@ class LLM:
         ignore_eos: bool = False,
         sampler: Sampler | None = None,
         logprobs: int | None = None,
+        timeout: float | None = None,
         **sampling: Unpack[Sampling],
     ) -> Generation:
         """A stream of the answer to a conversation.
@@ -220,7 +238,7 @@ class LLM:
             prompt = chosen.encode(messages, self.tokenizer)
             stops = [*stop_strings(stop), *stop_strings(chosen.stop)]
         return self._generation(prompt, max_tokens, stops, ignore_eos, sampler, logprobs,
-                                sampling)
+                                timeout, sampling)
 
     def embed(self, texts: _Prompt | Sequence[_Prompt], *, normalize: bool = True,
               ) -> NDArray[np.float32]:
@@ -250,6 +268,7 @@ class LLM:
         ignore_eos: bool,
         sampler: Sampler | None,
         logprobs: int | None,
+        timeout: float | None,
         sampling: Sampling,
     ) -> Generation:
         if not isinstance(sampler, (Sampler, NoneType)):
@@ -269,17 +288,22 @@ class LLM:
             stop=stop_strings(stop),
             ignore_eos=boolean("ignore_eos", ignore_eos),
             logprobs=0 if logprobs is None else integer("logprobs", logprobs, 0),
+            timeout=None if timeout is None else number("timeout", timeout, 0),
         )
 
-    def _run_together(self, requests: list[Generation]) -> list[Completion]:
+    def _run_together(self, requests: list[Generation], deadline: Deadline | None,
+                      ) -> list[Completion]:
         waiting, running, done = deque(requests), deque[Generation](), []
         try:
             while waiting or running:
                 while waiting and len(running) < self.n_parallel:
                     running.append(waiting.popleft())
-                    running[-1].start(ahead=INT32_MAX)
+                    running[-1].start(INT32_MAX, deadline)
                 with running.popleft() as generation:
                     done.append(generation.finish())
+        except DeadlineError as error:
+            error.completion = [generation.cut() for generation in requests]
+            raise
         finally:
             for generation in running:
                 generation.close()

@@ -10,7 +10,7 @@ from kollama._core.sampler cimport Sampler
 from kollama._core.sequence cimport Sequence
 
 from kollama import params
-from kollama.errors import BusyError
+from kollama.errors import BusyError, DeadlineError
 from kollama.types import Timings, Token, Usage
 
 _FINISH = {
@@ -44,7 +44,8 @@ cdef class TokenStream:
         stop: byte strings, none of them empty.
         ahead: how many tokens to compute before they are asked for.
         top: how many of the most likely tokens to give with each.
-        deadline: a Deadline; `next` raises DeadlineError once it is over.
+        deadline: a Deadline; once it is over the stream is asked to end and `next` raises
+            DeadlineError, once. What was computed by then can still be read, until it is closed.
         key: what a Watch tells of this stream by.
     """
 
@@ -122,6 +123,10 @@ cdef class TokenStream:
                 check_signals()
             if status != KOLLAMA_END:
                 self._sampler.check_own(status)
+        except DeadlineError:
+            self._waiting = False
+            self.request_cancel()
+            raise
         except BaseException:
             self._waiting = False
             self.close()
@@ -148,6 +153,7 @@ cdef class TokenStream:
 
     def request_cancel(self):
         """Asks it to end within one graph, and returns at once."""
+        self._deadline = None
         if self._handle != NULL:
             kollama_generation_request_cancel(self._handle)
 
