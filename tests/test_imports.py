@@ -17,10 +17,10 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "kollama"
 # Only `kollama` itself, the package's __init__.py, is named without what is below it.
 LAYERS = (
     ("errors", "types", "params", "progress", "unicode", "files", "samplers", "sampling", "deadline",
-     "turn"),
+     "turn", "signature"),
     ("_core",),
     ("generate", "chat", "chat_format", "chat_builtin", "chat_registry", "embed", "slots",
-     "inspection", "demo", "convert", "imatrix", "quantization"),
+     "inspection", "demo", "convert", "imatrix", "quantization", "aio", "watcher"),
     ("llm",),
     ("",),
     ("cli", "compat"),

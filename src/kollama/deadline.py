@@ -27,17 +27,23 @@ class Deadline:
 
     def slice_ms(self, longest: int) -> int:
         """Milliseconds to wait before the next look; at least 1."""
-        return max(1, min(longest, math.ceil(self.left() * 1000)))
+        return max(1, math.ceil(min(longest, self.left() * 1000)))
 
     def check(self) -> None:
         """Raises once it is over."""
         if monotonic() >= self._at:
             raise self.error()
 
+    def cancel(self) -> None:
+        """It is over now."""
+        self._at = -math.inf
+
     def error(self) -> DeadlineError:
         return DeadlineError(f"not done within timeout={self.timeout:g} seconds")
 
 
 def deadline_of(timeout: Any) -> Deadline | None:
-    """None: for as long as it takes."""
-    return None if timeout is None else Deadline(number("timeout", timeout, 0))
+    """None: for as long as it takes. A Deadline stays as it is."""
+    if timeout is None or isinstance(timeout, Deadline):
+        return timeout
+    return Deadline(number("timeout", timeout, 0))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from ._core.generation import STREAM_AHEAD, TokenStream
+from ._core.generation import NEWS_END, STREAM_AHEAD, TokenStream
 from ._core.sampler import Sampler
 from .deadline import Deadline, deadline_of
 from .errors import ArgumentError, BusyError, DeadlineError
@@ -73,32 +73,91 @@ class Generation(Iterator[Token]):
         self._ticket = ticket
         try:
             if self._closed:  # by another thread, just now
-                self._slots.leave(ticket)
+                self._leave()
             self._slots.wait(ticket, woken, deadline)
-            if self._slots.accept(ticket):
-                self._begin(ticket, ahead, deadline)
+            self._accept(ahead, deadline=deadline)
         except BaseException:
             self.close()
-            self._slots.give_back(ticket)
             raise
 
-    def _begin(self, ticket: Ticket, ahead: int, deadline: Deadline | None = None,
-               key: int = 0) -> None:
+    # ---- the steps of a request: start takes them at once, an event loop one by one -------------
+
+    def _ask(self, holder: int, wake: Callable[[], object]) -> None:
+        """For a place: `_settled` once there is nothing left to wait for, and wake is called."""
+        self._ticket = self._slots.ask(self._prompt, holder, wake, blocks=False)
+
+    @property
+    def _settled(self) -> bool:
+        return self._ticket is not None and self._ticket.settled
+
+    def _leave(self) -> None:
+        """Gives the place up, unless the request has begun."""
+        if self._ticket is not None:
+            self._slots.leave(self._ticket)
+
+    def _accept(self, ahead: int, key: int = 0, deadline: Deadline | None = None) -> bool:
+        """Begins in the place that was asked for; or not, where it was given up."""
+        ticket = self._ticket
+        if ticket is None or not self._slots.accept(ticket):
+            return False
         assert ticket.slot is not None
-        self._stream = TokenStream(
-            ticket.slot.sequence,
-            self._sampler,
-            self._prompt,
-            max_tokens=self._max_tokens,
-            stop=self._stop,
-            ignore_eos=self._ignore_eos,
-            ahead=ahead,
-            top=self._n_top,
-            deadline=deadline,
-            key=key,
-        )
+        try:
+            self._stream = TokenStream(
+                ticket.slot.sequence,
+                self._sampler,
+                self._prompt,
+                max_tokens=self._max_tokens,
+                stop=self._stop,
+                ignore_eos=self._ignore_eos,
+                ahead=ahead,
+                top=self._n_top,
+                deadline=deadline,
+                key=key,
+            )
+        except BaseException:
+            self._slots.give_back(ticket)
+            raise
         if self._closed:  # by another thread, which found no stream to close
             self._end()
+        return True
+
+    @property
+    def _is_beginning(self) -> bool:
+        ticket = self._ticket
+        return ticket is not None and ticket.taken and not ticket.over and self._stream is None
+
+    @property
+    def _begun(self) -> bool:
+        return self._stream is not None
+
+    def _look(self, for_end: bool) -> int:
+        """See TokenStream.look."""
+        return NEWS_END if self._stream is None else self._stream.look(for_end)
+
+    def _read(self) -> Token | None:
+        """The next token; None at the end."""
+        token = None if self._stream is None else next(self._stream, None)
+        if token is not None:
+            self._keep(token)
+        return token
+
+    def _request_cancel(self) -> None:
+        if self._stream is not None:
+            self._stream.request_cancel()
+
+    def _end(self) -> bool:
+        """Gives memory and place back. False: another thread waits for a token; that call ends now,
+        and comes here itself.
+        """
+        if self._stream is None:
+            return True
+        if not self._stream.close():
+            return False
+        if self._ticket is not None:
+            self._slots.give_back(self._ticket)
+        return True
+
+    # ---- its tokens ------------------------------------------------------------------------------
 
     def __iter__(self) -> Generation:
         return self
@@ -173,14 +232,8 @@ class Generation(Iterator[Token]):
     def close(self) -> None:
         """Ends the request. Idempotent; from another thread it ends a waiting call, too."""
         self._closed = True
-        if self._ticket is not None:
-            self._slots.leave(self._ticket)
+        self._leave()
         self._end()
-
-    def _end(self) -> None:
-        # Where another thread waits for a token, that call ends now, and comes here itself.
-        if self._stream is not None and self._stream.close() and self._ticket is not None:
-            self._slots.give_back(self._ticket)
 
     def __enter__(self) -> Self:
         return self

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from types import NoneType, TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeGuard, Unpack, overload
 
 from . import chat as chat_templates
 from ._core.context import Context
@@ -15,12 +17,13 @@ from ._core.model import Model
 from ._core.sampler import Sampler
 from ._core.tokenizer import Tokenizer
 from .chat_registry import FormatLike, find_format, format_for
-from .embed import Embedder
 from .deadline import Deadline, deadline_of
-from .errors import ArgumentError, ContextFullError, DeadlineError
+from .embed import Embedder
+from .errors import ArgumentError, ClosedError, ContextFullError, DeadlineError
 from .generate import Generation, stop_strings
 from .params import INT32_MAX, boolean, integer, number
 from .sampling import Sampling
+from .signature import same_arguments
 from .slots import Slots
 from .turn import waits_when_busy
 from .types import Completion
@@ -28,6 +31,9 @@ from .types import Completion
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from .aio import AsyncGeneration
+    from .watcher import Watcher
 
     _Path = str | bytes | PathLike[str] | PathLike[bytes]
     _Prompt = str | bytes | Sequence[int] | NDArray[np.integer]
@@ -106,6 +112,8 @@ class LLM:
                 self.model.close()
             raise
         self._slots = Slots(self._context, waits)
+        self._watcher: Watcher | None = None  # once something asynchronous is asked for
+        self._watcher_lock = threading.Lock()
         self._embedder = Embedder(self.model, n_ctx, n_threads=n_threads, type_k=type_k,
                                   type_v=type_v, flash_attn=flash_attn)
 
@@ -187,20 +195,15 @@ class LLM:
         Arguments and errors are those of generate. A sampler cannot serve several prompts. timeout
         is for all of it, and a DeadlineError has what is there by then as its completion.
         """
-        several = isinstance(prompt, list) and prompt and hasattr(prompt[0], "__len__")
-        if not several:
+        if not _is_list(prompt):
             generation = self._generation(self._prompt_ids(prompt), max_tokens, stop, ignore_eos,
                                           sampler, logprobs, timeout, sampling)
             with generation:
                 return generation.finish()
-        if sampler is not None:
-            raise ArgumentError("a sampler serves one stream at a time: pass its keywords instead")
-        requests = [
-            self._generation(self._prompt_ids(text), max_tokens, stop, ignore_eos, None,
-                             logprobs, None, sampling)
-            for text in cast("list[_Prompt]", prompt)
-        ]
-        return self._run_together(requests, deadline_of(timeout))
+        deadline = deadline_of(timeout)
+        requests = self._requests(prompt, max_tokens=max_tokens, stop=stop, ignore_eos=ignore_eos,
+                                  sampler=sampler, logprobs=logprobs, **sampling)
+        return self._run_together(requests, deadline)
 
     def chat(
         self,
@@ -241,7 +244,7 @@ class LLM:
                                 timeout, sampling)
 
     def embed(self, texts: _Prompt | Sequence[_Prompt], *, normalize: bool = True,
-              ) -> NDArray[np.float32]:
+              timeout: float | None = None) -> NDArray[np.float32]:
         """Embeddings: the mean of the model's last hidden states over each text.
 
         Where the model's file names another pooling, it is that one. The first call makes a context
@@ -250,6 +253,7 @@ class LLM:
         Args:
             texts: a list, of any length, of texts or token ids; a single text is a list of one.
             normalize: to length 1.
+            timeout: seconds it may take.
 
         Returns:
             float32 array of shape (len(texts), n_embd).
@@ -257,8 +261,97 @@ class LLM:
         Raises:
             ContextFullError: a text has more than n_ctx tokens.
             ArgumentError: a text is empty, and the model has no bos.
+            DeadlineError: it took longer than timeout.
         """
-        return self._embedder.embed(texts, normalize)
+        return self._embedder.embed(texts, normalize, deadline_of(timeout))
+
+    # ---- for asyncio -----------------------------------------------------------------------------
+
+    @same_arguments(generate)
+    def agenerate(self, *args: Any, **options: Any) -> AsyncGeneration:
+        """`generate` for asyncio: ``async for token in llm.agenerate(prompt)``.
+
+        The event loop is never kept waiting. Errors come with the first token.
+        """
+        return self._stream(self.generate, args, options)
+
+    @same_arguments(chat)
+    def achat(self, *args: Any, **options: Any) -> AsyncGeneration:
+        """`chat` for asyncio: see agenerate."""
+        return self._stream(self.chat, args, options)
+
+    @overload
+    async def acomplete(
+        self, prompt: str | bytes | list[int] | NDArray[np.integer], *,
+        timeout: float | None = None, **options: Any,
+    ) -> Completion: ...
+    @overload
+    async def acomplete(
+        self, prompt: list[str] | list[bytes] | list[list[int]] | list[NDArray[np.integer]], *,
+        timeout: float | None = None, **options: Any,
+    ) -> list[Completion]: ...
+    async def acomplete(self, prompt: _Prompt | list[Any], *, timeout: float | None = None,
+                        **options: Any) -> Completion | list[Completion]:
+        """`complete` for asyncio, with its arguments and errors.
+
+        A cancelled task ends it within one graph of the model, and its place is free then.
+        """
+        from . import aio
+
+        deadline = deadline_of(timeout)
+        if _is_list(prompt):
+            return await aio.complete_all(self._watch(), lambda: self._requests(prompt, **options),
+                                          deadline, self.n_parallel)
+        return await aio.complete(self._watch(), lambda: self.generate(prompt, **options), deadline)
+
+    async def aembed(self, texts: _Prompt | Sequence[_Prompt], *, normalize: bool = True,
+                     timeout: float | None = None) -> NDArray[np.float32]:
+        """`embed` for asyncio. Calls are served one after another."""
+        from . import aio
+
+        deadline = deadline_of(timeout) or Deadline(math.inf)
+        try:
+            return await aio.run(self._watch().embedder,
+                                 lambda: self._embedder.embed(texts, normalize, deadline))
+        except BaseException:
+            deadline.cancel()  # of a cancelled task the thread goes on
+            raise
+
+    async def aclose(self) -> None:
+        """`close` for asyncio."""
+        import asyncio
+
+        await asyncio.to_thread(self.close)
+
+    def _stream(self, make: Callable[..., Generation], args: tuple[Any, ...],
+                options: dict[str, Any]) -> AsyncGeneration:
+        from .aio import AsyncGeneration
+
+        timeout = options.pop("timeout", None)
+        return AsyncGeneration(self._watch, lambda: make(*args, **options), timeout)
+
+    def _watch(self) -> Watcher:
+        from .watcher import Watcher
+
+        with self._watcher_lock:
+            if self.closed:
+                raise ClosedError("the LLM is closed")
+            if self._watcher is None:
+                self._watcher = Watcher(self._context)
+            return self._watcher
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    # ---- inside ----------------------------------------------------------------------------------
 
     def _generation(
         self,
@@ -290,6 +383,12 @@ class LLM:
             logprobs=0 if logprobs is None else integer("logprobs", logprobs, 0),
             timeout=None if timeout is None else number("timeout", timeout, 0),
         )
+
+    def _requests(self, prompts: list[_Prompt], *, sampler: Sampler | None = None,
+                  **options: Any) -> list[Generation]:
+        if sampler is not None:
+            raise ArgumentError("a sampler serves one stream at a time: pass its keywords instead")
+        return [self.generate(prompt, **options) for prompt in prompts]
 
     def _run_together(self, requests: list[Generation], deadline: Deadline | None,
                       ) -> list[Completion]:
@@ -327,6 +426,10 @@ class LLM:
         self._context.close()
         self._slots.close()
         self._embedder.close()
+        with self._watcher_lock:
+            watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.close()
         if self._owns_model:
             self.model.close()
 
@@ -344,3 +447,8 @@ class LLM:
     def __repr__(self) -> str:
         state = "closed" if self.closed else self.model.description
         return f"<kollama.LLM {state}, n_ctx={self.n_ctx}, n_parallel={self.n_parallel}>"
+
+
+def _is_list(prompt: Any) -> TypeGuard[list[Any]]:
+    """Whether it is several prompts, and not one of ids."""
+    return isinstance(prompt, list) and bool(prompt) and hasattr(prompt[0], "__len__")

@@ -87,7 +87,8 @@ class Slots:
         """Until the ticket is settled. In slices: what the others wait for may change meanwhile.
 
         Raises:
-            BusyError: it would never end: all slots are held by this thread, or by others that wait.
+            BusyError: it would never end: all slots are held by this thread, or by others that
+                wait.
             DeadlineError: it took too long.
         """
         while not ticket.settled:

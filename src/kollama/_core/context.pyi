@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from kollama._core.model import Model
 from kollama._core.sequence import Sequence
+from kollama.deadline import Deadline
 
 @final
 class Context:
@@ -46,7 +47,7 @@ class Context:
         self,
         texts: Iterable[Iterable[int] | NDArray[np.integer]],
         *,
-        timeout: float | None = None,
+        timeout: float | Deadline | None = None,
     ) -> NDArray[np.float32] | list[NDArray[np.float32]]: ...
     def sequence(self) -> Sequence: ...
     def close(self) -> None: ...
