@@ -41,8 +41,9 @@ void engine::decode(std::vector<batch_item> & items) {
     for (const batch_item & item : items) {
         item.seq->tokens.reserve(item.seq->tokens.size() + item.n_tokens); // no failure once it is read
     }
-    guard   g;
-    int32_t code;
+    guard      g;
+    quiet_when quiet(abort_);
+    int32_t    code;
     try {
         code = llama_decode(ctx_, batch);
     } catch (const engine_failure &) {

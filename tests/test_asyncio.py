@@ -488,11 +488,11 @@ def test_an_llm_that_is_dropped_ends_its_threads(tiny_path: Path) -> None:
         llm = kollama.LLM(sys.argv[1], n_ctx=64, n_threads=1)
         await llm.acomplete("a", max_tokens=3)
     asyncio.run(main())
-    gc.collect()
     end = time.monotonic() + 30
     while threading.active_count() > 1 or any(live_handles().values()):
         assert time.monotonic() < end, (threading.enumerate(), live_handles())
         time.sleep(0.01)
+        gc.collect()
     """
     done = run_code(code, tiny_path)
     assert silent(done), done

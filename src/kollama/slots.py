@@ -109,6 +109,7 @@ class Slots:
             if ticket.error is not None:
                 raise ticket.error
             ticket.taken = not ticket.over
+            ticket.wake = _nobody  # who waited holds this ticket, too: no cycle is left
             return ticket.taken
 
     def hold(self, ticket: Ticket, thread: int) -> None:
@@ -135,7 +136,8 @@ class Slots:
             if ticket.slot is not None:
                 ticket.slot.holder = None
             self._serve()
-        ticket.wake()
+            wake, ticket.wake = ticket.wake, _nobody
+        wake()
 
     def close(self) -> None:
         """Frees the sequences, and lets waiting requests see that the context was closed."""
@@ -195,6 +197,10 @@ class Slots:
             best = Slot(self._context.sequence())
             self._slots.append(best)
         return best
+
+
+def _nobody() -> None:
+    pass
 
 
 def n_common(a: NDArray[np.int32], b: NDArray[np.int32]) -> int:
