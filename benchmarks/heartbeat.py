@@ -36,7 +36,8 @@ class Heartbeat:
     def line(self, name: str) -> str:
         delays = sorted(1000 * delay for delay in self.delays)
         at = [delays[int(part * (len(delays) - 1))] for part in (0.5, 0.99)]
-        return f"{name:12} beats {len(delays):5}   p50 {at[0]:5.1f}   p99 {at[1]:5.1f}   max {delays[-1]:5.1f} ms"
+        return (f"{name:12} beats {len(delays):5}   p50 {at[0]:5.1f}   p99 {at[1]:5.1f}   "
+                f"max {delays[-1]:5.1f} ms")
 
 
 async def under(load: asyncio.Future[object] | asyncio.Task[object]) -> Heartbeat:
@@ -68,7 +69,8 @@ def spin(seconds: float) -> None:
 
 
 async def spinning(threads: int, seconds: float) -> None:
-    others = [multiprocessing.get_context("spawn").Process(target=spin, args=(seconds,)) for _ in range(threads)]
+    spawn = multiprocessing.get_context("spawn")
+    others = [spawn.Process(target=spin, args=(seconds,)) for _ in range(threads)]
     for other in others:
         other.start()
     while any(other.is_alive() for other in others):
@@ -77,15 +79,16 @@ async def spinning(threads: int, seconds: float) -> None:
 
 async def main(options: argparse.Namespace) -> None:
     worst = 0.0
-    llm = await asyncio.to_thread(kollama.LLM, options.model, n_ctx=1024, n_parallel=options.streams,
-                                  n_threads=options.threads)
+    llm = await asyncio.to_thread(kollama.LLM, options.model, n_ctx=1024,
+                                  n_parallel=options.streams, n_threads=options.threads)
     async with llm:
         await llm.acomplete("a", max_tokens=8, ignore_eos=True)
         threads = options.threads or kollama.default_threads()
         for run in range(options.runs):
             idle = await under(asyncio.ensure_future(spinning(threads, 2)))
             began = time.perf_counter()
-            load = asyncio.ensure_future(requests(llm, options.streams, options.cancel, options.tokens))
+            load = asyncio.ensure_future(
+                requests(llm, options.streams, options.cancel, options.tokens))
             heart = await under(load)
             speed = load.result() / (time.perf_counter() - began)
             worst = max(worst, *heart.delays)
@@ -95,7 +98,8 @@ async def main(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--streams", type=int, default=8)

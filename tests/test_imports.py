@@ -19,7 +19,7 @@ LAYERS = (
     ("errors", "types", "params", "progress", "unicode", "files", "samplers", "sampling", "deadline",
      "turn", "signature"),
     ("_core",),
-    ("generate", "chat", "chat_format", "chat_builtin", "chat_registry", "embed", "slots",
+    ("adapters", "control_vectors", "generate", "chat", "chat_format", "chat_builtin", "chat_registry", "context_shift", "embed", "slots",
      "inspection", "demo", "convert", "imatrix", "quantization", "aio", "watcher"),
     ("llm",),
     ("",),

@@ -75,7 +75,7 @@ class AsyncRequest:
             self.finish()
             raise
         self.generation = generation
-        generation._ask(NOBODY if self._whole else self._thread, self.tell)
+        generation._queue_up(NOBODY if self._whole else self._thread, self.tell)
         if self.closed:
             generation._leave()
             self.finish()

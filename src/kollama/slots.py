@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from .deadline import Deadline
 
-__all__ = ["NOBODY", "Slot", "Slots", "Ticket", "n_common"]
+__all__ = ["NOBODY", "Slot", "Slots", "Ticket", "n_common", "n_reusable"]
 
 WAIT_SLICE_S = 0.1
 NOBODY = 0  # holds a request that ends without anyone's help
@@ -67,6 +68,8 @@ class Slots:
         self._queue: deque[Ticket] = deque()
         self._serving = False
         self._changed = False
+        self._paused = False
+        self.n_vocab = context.model.n_vocab
 
     def ask(self, prompt: NDArray[np.int32], holder: int, wake: Callable[[], object], *,
             blocks: bool) -> Ticket:
@@ -139,6 +142,26 @@ class Slots:
             wake, ticket.wake = ticket.wake, _nobody
         wake()
 
+    @contextmanager
+    def emptied(self) -> Iterator[None]:
+        """No request runs or begins meanwhile, and nothing is in memory.
+
+        Raises:
+            BusyError: a request is not finished.
+        """
+        with self._lock:
+            if self._paused or any(slot.holder is not None for slot in self._slots):
+                raise BusyError("a request is unfinished: read it to its end, or close it")
+            self._paused = True
+        try:
+            for slot in self._slots:
+                slot.sequence.clear()
+            yield
+        finally:
+            with self._lock:
+                self._paused = False
+                self._serve()
+
     def close(self) -> None:
         """Frees the sequences, and lets waiting requests see that the context was closed."""
         with self._lock:
@@ -148,7 +171,8 @@ class Slots:
 
     def _check_hope(self, ticket: Ticket) -> None:
         waiting = {ticket.holder} | {other.holder for other in self._queue if other.blocks}
-        if not ticket.settled and all(slot.holder in waiting for slot in self._slots):
+        hopeless = not self._paused and all(slot.holder in waiting for slot in self._slots)
+        if hopeless and not ticket.settled:
             raise BusyError(
                 f"all {len(self._slots)} requests that n_parallel allows are unfinished, "
                 "and nobody is left to finish one: read them to their end, close them, or "
@@ -163,7 +187,7 @@ class Slots:
         try:
             while self._changed:
                 self._changed = False
-                while self._queue and self._serve_first():
+                while self._queue and not self._paused and self._serve_first():
                     pass
         finally:
             self._serving = False
@@ -191,9 +215,9 @@ class Slots:
         if self._context.closed:
             raise ClosedError("the LLM is closed")
         free = [slot for slot in self._slots if slot.holder is None]
-        best = max(free, key=lambda slot: n_common(slot.sequence.tokens, prompt), default=None)
+        best = max(free, key=lambda slot: n_reusable(slot.sequence, prompt), default=None)
         unused = len(self._slots) < self._context.n_seq_max
-        if unused and (best is None or n_common(best.sequence.tokens, prompt) == 0):
+        if unused and (best is None or n_reusable(best.sequence, prompt) == 0):
             best = Slot(self._context.sequence())
             self._slots.append(best)
         return best
@@ -201,6 +225,11 @@ class Slots:
 
 def _nobody() -> None:
     pass
+
+
+def n_reusable(sequence: Sequence, prompt: NDArray[np.int32]) -> int:
+    """Tokens of the prompt that are in memory just as reading them anew would give them."""
+    return min(sequence.n_exact, n_common(sequence.tokens, prompt))
 
 
 def n_common(a: NDArray[np.int32], b: NDArray[np.int32]) -> int:
