@@ -167,7 +167,8 @@ cdef class Context:
 
         Raises:
             StateError: sequences hold tokens: what is in memory was computed without the change.
-            BusyError: a sequence of this context is at work.
+            BusyError: another thread is in a call of this context, and its busy is "error"; or a
+                stream has a sequence of it.
             ArgumentError: an adapter of another model, one twice, a scale that is not finite.
         """
         pairs = tuple(_scaled(each) for each in adapters)

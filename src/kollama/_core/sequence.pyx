@@ -62,8 +62,8 @@ cdef class Sequence:
             TokenError: an id is outside the vocabulary.
             ContextFullError: they do not fit into n_ctx.
             ArgumentError: there is no token.
-            BusyError: another thread is in a call of the context, and its busy is "error"; or a stream
-                has this sequence.
+            BusyError: another thread is in a call of the context, and its busy is "error"; or a
+                stream has this sequence.
             DeadlineError: it took longer than timeout, and was ended within one graph.
         """
         deadline = deadline_of(timeout)

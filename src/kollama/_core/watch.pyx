@@ -12,7 +12,8 @@ cdef int32_t FOREVER_MS = 3600 * 1000
 @cython.final
 @cython.no_gc_clear
 cdef class Watch:
-    """Tells which streams of a context have news. It does not keep the context open; one at a time."""
+    """Tells which streams of a context have news. One at a time; it does not keep the context open.
+    """
 
     def __cinit__(self, Context context not None):
         self._handle = NULL
