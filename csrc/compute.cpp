@@ -41,14 +41,8 @@ void engine::decode(std::vector<batch_item> & items) {
     for (const batch_item & item : items) {
         item.seq->tokens.reserve(item.seq->tokens.size() + item.n_tokens); // no failure once it is read
     }
-    guard   g;
-    int32_t code;
-    try {
-        code = llama_decode(ctx_, batch);
-    } catch (const engine_failure &) {
-        abandoned_ = true;
-        throw;
-    }
+    guard         g;
+    const int32_t code = llama_decode(ctx_, batch);
     if (code != 0) {
         fail_decode(code, items, g.errors());
     }

@@ -1,5 +1,6 @@
 #include "engine.h"
 
+#include "backend.h"
 #include "generation.h"
 
 #include <algorithm>
@@ -34,16 +35,6 @@ ggml_type kv_type(const char * name, const char * argument) {
         names += (names.empty() ? "" : ", ") + std::string(ggml_type_name(type));
     }
     throw failure(KOLLAMA_ERROR_ARGUMENT, std::string(argument) + " is '" + name + "'; it can be " + names);
-}
-
-// ggml's CPU functions live in the backend library that was loaded, so they are asked for by name.
-template <class F> F * cpu_function(const char * name) {
-    ggml_backend_dev_t cpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
-    auto * function = cpu ? ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(cpu), name) : nullptr;
-    if (!function) {
-        throw failure(KOLLAMA_ERROR_ENGINE, std::string("the CPU backend has no ") + name);
-    }
-    return reinterpret_cast<F *>(function);
 }
 
 } // namespace
@@ -118,6 +109,7 @@ void engine::open_threadpool(int32_t n_threads) {
     if (!threadpool_) {
         throw failure(KOLLAMA_ERROR_MEMORY, format("%d compute threads cannot be started", n_threads));
     }
+    crew_.enlist(threadpool_, n_threads, *this);
     llama_attach_threadpool(ctx_, threadpool_, nullptr);
 }
 
@@ -128,8 +120,14 @@ void engine::stop() {
         abort_    = true;
     }
     work_.notify_all();
-    std::lock_guard<std::mutex> lock(join_mutex_);
-    if (thread_.joinable()) {
+    std::lock_guard<std::mutex> joining(join_mutex_);
+    if (!thread_.joinable()) {
+        return;
+    }
+    std::unique_lock<std::mutex> lock(mutex_);
+    done_.wait(lock, [&] { return ended_ || abandoned_; });
+    lock.unlock();
+    if (!abandoned_) {
         thread_.join();
     }
 }
@@ -153,7 +151,8 @@ void engine::close() {
         all.erase(std::remove(all.begin(), all.end(), this), all.end());
     }
     if (abandoned_) {
-        return; // workers wait in the graph's barrier for ever: their memory, and the model's, stays
+        ++model_->n_abandoned; // its threads stand where they are for ever: their memory, and the model's, stays
+        return;
     }
     llama_free(ctx_);
     ctx_ = nullptr;
@@ -172,6 +171,46 @@ void engine::stop_all() {
     for (engine * e : open_engines().engines) {
         e->stop();
     }
+}
+
+// Unwinding is safe where no other thread waits for this one: outside a graph, and in a graph of one thread.
+void engine::on_failed_assertion(const char * message) {
+    engine * e = crew::employer();
+    if (!e) {
+        return;
+    }
+    if (crew::is_worker() || (in_backend() && (e->crew_.size() > 1 || ggml_backend_dev_count() > 1))) {
+        if (e->abandon(message)) {
+            e->crew_.end();
+        }
+        crew::park(); // another thread of the graph was faster
+    }
+}
+
+// What waits for this engine hears of it; the engine's thread, which cannot be told, is in the graph and
+// never comes back to what it works on.
+bool engine::abandon(const char * message) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (abandoned_) {
+        return false;
+    }
+    kept_      = shared_from_this();
+    abandoned_ = true;
+    poison_    = message;
+    if (running_) {
+        finish(*running_, KOLLAMA_ERROR_ENGINE, poison_);
+    }
+    for (auto & job : jobs_) {
+        finish(*job, KOLLAMA_ERROR_ENGINE, poison_);
+    }
+    for (auto & gen : generations_) {
+        gen->fail(KOLLAMA_ERROR_ENGINE, poison_);
+    }
+    jobs_.clear();
+    generations_.clear();
+    done_.notify_all();
+    log_warning("an assertion failed inside a graph: the memory of its context and of its model stays until the process ends");
+    return true;
 }
 
 void engine::after_fork_in_child() {
@@ -194,6 +233,7 @@ void engine::check_open() const {
 // ---- the thread ----------------------------------------------------------------------------------
 
 void engine::run() {
+    crew_.join(*this);
     std::unique_lock<std::mutex> lock(mutex_);
     while (!stopping_) {
         // One job, then one step of the generations: neither starves the other. An id that was given
@@ -214,13 +254,14 @@ void engine::run() {
     }
     jobs_.clear();
     generations_.clear();
+    ended_ = true;
     done_.notify_all();
 }
 
 void engine::run_drops() {
     for (int id : drops_) {
-        if (poison_.empty()) {
-            llama_memory_seq_rm(llama_get_memory(ctx_), id, -1, -1);
+        if (poison_.empty() && guarded([&] { llama_memory_seq_rm(llama_get_memory(ctx_), id, -1, -1); }) != KOLLAMA_OK) {
+            poison_ = kollama_last_error();
         }
     }
     drops_.clear();
@@ -256,7 +297,9 @@ bool engine::run_job(std::unique_lock<std::mutex> & lock) {
 void engine::finish(job & job, kollama_status status, std::string reason) {
     job.status = status;
     job.reason = std::move(reason);
-    job.work   = nullptr; // what it captured is released here, not with the caller's handle
+    if (&job != running_.get()) { // it would not be in use
+        job.work = nullptr; // what it captured is released here, not with the caller's handle
+    }
     if (job.seq) {
         set_idle(*job.seq);
     }
@@ -280,7 +323,11 @@ void engine::throw_cancelled() {
 }
 
 bool engine::abort_requested(void * self) {
-    return static_cast<engine *>(self)->abort_.load(std::memory_order_relaxed);
+    engine * e = static_cast<engine *>(self);
+    if (e->abandoned_.load(std::memory_order_relaxed)) {
+        crew::park(); // rather than spin in the barrier
+    }
+    return e->abort_.load(std::memory_order_relaxed);
 }
 
 // ---- callers -------------------------------------------------------------------------------------

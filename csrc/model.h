@@ -11,6 +11,7 @@ struct kollama_model : kollama::counted<KOLLAMA_HANDLE_MODEL> {
     bool                uses_mmap = false;
     bool                vocab_only = false;
     std::atomic<int>    n_contexts{0};
+    std::atomic<int>    n_abandoned{0}; // of them closed, though their threads stand in this memory
     std::atomic<int>    n_pins{0};
     uint64_t            fingerprint = 0; // of its files; see state.h
     const uint64_t      serial = ++last_serial; // tells it from one that was at the same address
