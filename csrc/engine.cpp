@@ -23,6 +23,13 @@ registry & open_engines() {
 
 std::atomic<bool> in_forked_child{false};
 
+void check_not_forked() {
+    if (in_forked_child) {
+        throw failure(KOLLAMA_ERROR_STATE, "this process was forked from one that had a model open: the threads that compute are not "
+                                           "here. Start processes with multiprocessing's \"spawn\", and load the model in them");
+    }
+}
+
 // The types that llama.cpp's K/V cache can hold; others are not checked there before they are used.
 ggml_type kv_type(const char * name, const char * argument) {
     static const ggml_type allowed[] = { GGML_TYPE_F32,  GGML_TYPE_F16,    GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0,
@@ -42,6 +49,7 @@ ggml_type kv_type(const char * name, const char * argument) {
 // ---- life ----------------------------------------------------------------------------------------
 
 std::shared_ptr<engine> engine::create(kollama_model * model, const kollama_context_params & params) {
+    check_not_forked();
     std::shared_ptr<engine> self(new engine(model, params));
     self->open(params);
     std::lock_guard<std::mutex> lock(open_engines().mutex); // stop_all sees the thread, or nothing
@@ -53,7 +61,7 @@ std::shared_ptr<engine> engine::create(kollama_model * model, const kollama_cont
 engine::engine(kollama_model * model, const kollama_context_params & params) :
     model_(model),
     n_vocab_(llama_vocab_n_tokens(model->vocab)),
-    n_ctx_(params.n_ctx),
+    n_ctx_(std::min<size_t>(params.n_ctx, model->n_positions)),
     embeds_(params.embeddings),
     slots_(params.n_seq_max) {
     ++model_->n_contexts;
@@ -91,6 +99,9 @@ void engine::open(const kollama_context_params & params) {
     p.abort_callback      = abort_requested;
     p.abort_callback_data = this;
 
+    if (n_ctx_ < params.n_ctx / params.n_seq_max) {
+        log_warning(format("this model has learned positions for %zu tokens: no sequence can have more, though n_ctx is %u", n_ctx_, params.n_ctx));
+    }
     guard g;
     ctx_ = llama_init_from_model(model_->handle, p);
     if (!ctx_) {
@@ -218,10 +229,7 @@ void engine::after_fork_in_child() {
 }
 
 void engine::check_open() const {
-    if (in_forked_child) {
-        throw failure(KOLLAMA_ERROR_STATE, "this process was forked from one that had a context open: its threads are not "
-                                           "here. Start processes with multiprocessing's \"spawn\", and load the model in them");
-    }
+    check_not_forked();
     if (closed_ || stopping_) {
         throw failure(KOLLAMA_ERROR_CLOSED, "the context is closed");
     }

@@ -68,6 +68,11 @@ bool on_progress(float done, void * user) {
     return !state->stopped;
 }
 
+size_t learned_positions(const kollama_gguf & gguf) {
+    const auto found = std::find_if(gguf.tensors.begin(), gguf.tensors.end(), [](const auto & t) { return t.name == "position_embd.weight"; });
+    return found == gguf.tensors.end() ? SIZE_MAX : static_cast<size_t>(found->ne[1]);
+}
+
 // The native tokenizer of a file, or null where its vocabulary is of a kind that llama.cpp does. Where
 // another is given in its place, a tokenizer.json inside is not looked at: that is a way past a bad one.
 std::shared_ptr<tokenizer> read_native(model_file & file, bool is_replaced) {
@@ -135,8 +140,9 @@ llama_model * load_weights(const char * const * paths, size_t n_paths, const mod
 void load(const char * const * paths, size_t n_paths, const kollama_model_params & params, kollama_model ** out) {
     const std::string path  = paths[0];
     model_file        first = open_for_loading(path, { params.rms_norm_eps });
+    size_t n_positions = learned_positions(first.header);
     for (size_t i = 1; i < n_paths; i++) {
-        open_for_loading(paths[i]);
+        n_positions = std::min(n_positions, learned_positions(open_for_loading(paths[i]).header));
     }
     check_legacy(path, n_paths, params, first);
     // A stream cannot be mapped, and repacking is for weights that were read.
@@ -167,6 +173,7 @@ void load(const char * const * paths, size_t n_paths, const kollama_model_params
     model->format     = first.header.format;
     model->uses_mmap  = !params.vocab_only && (mode == LLAMA_LOAD_MODE_MMAP || mode == LLAMA_LOAD_MODE_MMAP_MLOCK);
     model->vocab_only = params.vocab_only;
+    model->n_positions = n_positions;
     model->fingerprint = file_fingerprint(paths, n_paths);
     try {
         model->tokenizer = make_tokenizer(*model, own.get(), first.header, params.tokenizer);

@@ -290,9 +290,9 @@ class Machine(RuleBasedStateMachine):
             assert s.usable != isinstance(error, kollama.ClosedError)
             if isinstance(error, kollama.ContextFullError):
                 assert len(tokens) > s.context.n_ctx
-            if isinstance(error, kollama.DecodeError) and "transposition" in str(error):
+            if isinstance(error, kollama.FormatError):
+                assert "flash_attn" in str(error)
                 self.cut(s, 0)
-                return
             if isinstance(error, kollama.DecodeError):  # no room beside the others
                 self.cut(s, 0)
                 assert len(tokens) > s.context.n_cells_free
