@@ -282,23 +282,23 @@ class Machine(RuleBasedStateMachine):
             broken[where % len(blob)] ^= damage
             self.call((kollama.FormatError, kollama.ClosedError), s.real.restore, bytes(broken))
             return
-        errors = kollama.ClosedError, kollama.ContextFullError, kollama.FormatError, kollama.DecodeError
+        calls["restore"] += 1
+        refused: kollama.KollamaError | None = None
         try:
-            calls["restore"] += 1
             s.real.restore(blob)
-        except errors as error:
-            assert s.usable != isinstance(error, kollama.ClosedError)
-            if isinstance(error, kollama.ContextFullError):
-                assert len(tokens) > s.context.n_ctx
-            if isinstance(error, kollama.FormatError):
-                assert "flash_attn" in str(error)
-                self.cut(s, 0)
-            if isinstance(error, kollama.DecodeError):  # no room beside the others
-                self.cut(s, 0)
-                assert len(tokens) > s.context.n_cells_free
-        else:
-            assert s.usable
+        except (kollama.ClosedError, kollama.ContextFullError, kollama.FormatError, kollama.DecodeError) as error:
+            refused = error
+        assert s.usable != isinstance(refused, kollama.ClosedError)
+        if refused is None:
             s.tokens, s.cells, s.has_logits = list(tokens), [self.new_cell() for _ in tokens], False
+        elif isinstance(refused, kollama.ContextFullError):
+            assert len(tokens) > s.context.n_ctx
+        elif isinstance(refused, kollama.FormatError):
+            assert "flash_attn" in str(refused)
+            self.cut(s, 0)
+        elif isinstance(refused, kollama.DecodeError):  # no room beside the others
+            self.cut(s, 0)
+            assert len(tokens) > s.context.n_cells_free
 
     # ---- samplers ----
 
@@ -417,7 +417,7 @@ class Machine(RuleBasedStateMachine):
             ids = self.call(None, tokenizer.encode, text)
             assert self.call(None, tokenizer.decode, ids) == text
             decoder = self.call(None, tokenizer.decoder)
-            assert "".join([decoder.push(int(id)) for id in ids] + [decoder.flush()]) == text
+            assert "".join([decoder.push(int(token)) for token in ids] + [decoder.flush()]) == text
 
     def teardown(self) -> None:
         while self.arrays:

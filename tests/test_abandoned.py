@@ -12,9 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import gguf
 import pytest
-import tiny
 from test_process import run, silent
 
 NEEDS_COMPILER = pytest.mark.skipif(sys.platform != "linux" or shutil.which("cc") is None, reason="preloads a library that cc makes")
