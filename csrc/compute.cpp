@@ -28,6 +28,16 @@ void engine::fill_batch(std::vector<batch_item> & items) {
     }
 }
 
+int32_t engine::compute(const llama_batch & batch) {
+    std::shared_lock<std::shared_mutex> lock(model_->loras_mutex, std::defer_lock);
+    if (reserves_) {
+        lock.lock();
+    }
+    const int32_t code = llama_decode(ctx_, batch);
+    reserves_          = false;
+    return code;
+}
+
 void engine::decode(std::vector<batch_item> & items) {
     fill_batch(items);
     llama_batch batch = {};
@@ -42,7 +52,7 @@ void engine::decode(std::vector<batch_item> & items) {
         item.seq->tokens.reserve(item.seq->tokens.size() + item.n_tokens); // no failure once it is read
     }
     guard         g;
-    const int32_t code = llama_decode(ctx_, batch);
+    const int32_t code = compute(batch);
     if (code != 0) {
         fail_decode(code, items, g.errors());
     }
@@ -94,9 +104,15 @@ void engine::rewind(sequence & seq, size_t n_keep) {
     } else if (!has_past() || !llama_memory_seq_rm(memory, seq.id, n, -1)) {
         // A recurrent state has no past to go back to, nor has a pruned window (swa_full=False).
         llama_memory_seq_rm(memory, seq.id, -1, -1);
+        shared_.cut(seq.id, 0);
         seq.tokens.clear();
+        seq.n_kept    = SIZE_MAX;
         seq.row_valid = false;
         throw failure(KOLLAMA_ERROR_DECODE, "this model's memory cannot drop its last tokens: the sequence is now empty");
+    }
+    shared_.cut(seq.id, n_keep);
+    if (n_keep <= seq.n_kept) {
+        seq.n_kept = SIZE_MAX;
     }
     if (n_keep < seq.tokens.size()) {
         seq.tokens.resize(n_keep);
@@ -106,7 +122,9 @@ void engine::rewind(sequence & seq, size_t n_keep) {
 
 void engine::fork(const sequence & src, sequence & dst) {
     llama_memory_seq_cp(llama_get_memory(ctx_), src.id, dst.id, -1, -1);
+    shared_.fork(src.id, dst.id, src.tokens.size());
     dst.tokens = src.tokens;
+    dst.n_kept = src.n_kept;
     if (src.row_valid) {
         dst.row         = new kollama_row(n_vocab_);
         dst.row->logits = src.row->logits;

@@ -63,7 +63,9 @@ engine::engine(kollama_model * model, const kollama_context_params & params) :
     n_vocab_(llama_vocab_n_tokens(model->vocab)),
     n_ctx_(std::min<size_t>(params.n_ctx, model->n_positions)),
     embeds_(params.embeddings),
-    slots_(params.n_seq_max) {
+    slots_(params.n_seq_max),
+    sequences_(params.n_seq_max),
+    shared_(params.n_seq_max) {
     ++model_->n_contexts;
 }
 
@@ -103,7 +105,10 @@ void engine::open(const kollama_context_params & params) {
         log_warning(format("this model has learned positions for %zu tokens: no sequence can have more, though n_ctx is %u", n_ctx_, params.n_ctx));
     }
     guard g;
-    ctx_ = llama_init_from_model(model_->handle, p);
+    {
+        std::shared_lock<std::shared_mutex> lock(model_->loras_mutex);
+        ctx_ = llama_init_from_model(model_->handle, p);
+    }
     if (!ctx_) {
         throw failure(KOLLAMA_ERROR_LOAD, "the context cannot be made: " + (g.errors().empty() ? "llama.cpp gave no reason" : g.errors()));
     }
@@ -167,6 +172,7 @@ void engine::close() {
     }
     llama_free(ctx_);
     ctx_ = nullptr;
+    loras_.clear();
     if (threadpool_) {
         cpu_function<decltype(ggml_threadpool_free)>("ggml_threadpool_free")(threadpool_);
         threadpool_ = nullptr;
@@ -208,6 +214,9 @@ bool engine::abandon(const char * message) {
     kept_      = shared_from_this();
     abandoned_ = true;
     poison_    = message;
+    if (reserves_) { // the engine's thread computes with the lock
+        model_->loras_stuck = true;
+    }
     if (running_) {
         finish(*running_, KOLLAMA_ERROR_ENGINE, poison_);
     }
@@ -271,6 +280,7 @@ void engine::run_drops() {
         if (poison_.empty() && guarded([&] { llama_memory_seq_rm(llama_get_memory(ctx_), id, -1, -1); }) != KOLLAMA_OK) {
             poison_ = kollama_last_error();
         }
+        shared_.cut(id, 0);
     }
     drops_.clear();
 }
@@ -335,7 +345,7 @@ bool engine::abort_requested(void * self) {
     if (e->abandoned_.load(std::memory_order_relaxed)) {
         crew::park(); // rather than spin in the barrier
     }
-    return e->abort_.load(std::memory_order_relaxed);
+    return e->abort_.load(std::memory_order_relaxed) && !e->shielded_.load(std::memory_order_relaxed);
 }
 
 // ---- callers -------------------------------------------------------------------------------------
@@ -415,6 +425,7 @@ std::shared_ptr<sequence> engine::take_slot() {
     auto seq = std::make_shared<sequence>();
     seq->id  = static_cast<int>(free - slots_.begin());
     *free    = true;
+    sequences_[seq->id] = seq;
     return seq;
 }
 

@@ -293,6 +293,7 @@ int64_t kollama_live_handles(kollama_handle_kind kind) {
         case KOLLAMA_HANDLE_TOKENIZER:  return counted<KOLLAMA_HANDLE_TOKENIZER>::live;
         case KOLLAMA_HANDLE_DECODER:    return counted<KOLLAMA_HANDLE_DECODER>::live;
         case KOLLAMA_HANDLE_BLOB:       return counted<KOLLAMA_HANDLE_BLOB>::live;
+        case KOLLAMA_HANDLE_LORA:       return counted<KOLLAMA_HANDLE_LORA>::live;
         default:                        return -1;
     }
 }

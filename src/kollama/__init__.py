@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from . import samplers
 from ._core.context import Context
+from ._core.lora import Lora
 from ._core.model import Model
 from ._core.runtime import default_threads, devices, llama_version
 from ._core.sampler import Sampler
@@ -18,6 +19,7 @@ from ._core.sequence import Sequence
 from ._core.tokenizer import Decoder, Tokenizer
 from .chat_format import ChatFormat, Mark, Special
 from .chat_registry import chat_formats, register_chat_format
+from .control_vectors import load_control_vector
 from .convert import convert
 from .errors import (
     AbortedError,
@@ -60,6 +62,7 @@ __all__ = [
     "FormatError",
     "Generation",
     "KollamaError",
+    "Lora",
     "Mark",
     "Model",
     "ModelLoadError",
@@ -85,6 +88,7 @@ __all__ = [
     "devices",
     "inspect",
     "llama_version",
+    "load_control_vector",
     "quantize",
     "register_chat_format",
     "samplers",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -31,6 +31,7 @@ class Embedder:
         self._model = model
         self._n_ctx = n_ctx
         self._options = options
+        self.prepare: Callable[[Context], None] = lambda context: None
         self._context: Context | None = None
         self._closed = False
         self._lock = threading.Lock()
@@ -50,6 +51,12 @@ class Embedder:
             if self._context is not None:
                 self._context.close()
 
+    @property
+    def contexts(self) -> list[Context]:
+        """Its context, where it was needed already."""
+        with self._lock:
+            return [] if self._context is None or self._closed else [self._context]
+
     def _open(self) -> Context:
         with self._lock:
             if self._closed:
@@ -57,6 +64,7 @@ class Embedder:
             if self._context is None:
                 self._context = Context(self._model, n_ctx=self._n_ctx, n_seq_max=SIDE_BY_SIDE,
                                         embeddings=True, **self._options)
+                self.prepare(self._context)
             return self._context
 
     def _ids(self, i: int, text: _Text) -> NDArray[np.int32]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import numpy as np
 
 from ._core.generation import STREAM_AHEAD, TokenStream
 from ._core.sampler import Sampler
-from .errors import ArgumentError, BusyError
-from .params import INT32_MAX
+from .errors import ArgumentError, BusyError, TokenError
+from .params import INT32_MAX, integer
 from .sampling import Sampling
 from .types import Completion, FinishReason, Timings, Token, Usage
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .slots import Slot, Slots
 
 __all__ = ["Generation", "Sampling"]
+
+_T = TypeVar("_T")
 
 
 class Generation(Iterator[Token]):
@@ -41,6 +43,8 @@ class Generation(Iterator[Token]):
         stop: list[bytes],
         ignore_eos: bool,
         logprobs: int = 0,
+        shift_at: int | None = None,
+        n_keep: int = 0,
     ) -> None:
         self._slots = slots
         self._slot: Slot | None = None
@@ -53,10 +57,9 @@ class Generation(Iterator[Token]):
         self._stop = stop
         self._ignore_eos = ignore_eos
         self._n_top = logprobs
-        self._logprobs: list[float] = []
-        self._top: list[list[tuple[int, float]]] = []
-        self._texts: list[str] = []
-        self._ids: list[int] = []
+        self._shift_at = shift_at
+        self._n_keep = n_keep
+        self._tokens: list[Token] = []
 
     def start(self, ahead: int = STREAM_AHEAD) -> None:
         """Starts the request now rather than with the first token."""
@@ -76,6 +79,8 @@ class Generation(Iterator[Token]):
                 ignore_eos=self._ignore_eos,
                 ahead=ahead,
                 top=self._n_top,
+                shift_at=self._shift_at,
+                n_keep=self._n_keep,
             )
         except BaseException:
             self.close()
@@ -85,6 +90,46 @@ class Generation(Iterator[Token]):
         return self
 
     def __next__(self) -> Token:
+        token = self._ask(next)
+        self._tokens.append(token)
+        return token
+
+    def send(self, token: int | None) -> Token:
+        """Puts a token in the place of the last one, and returns the one that follows it.
+
+        As with a generator, ``send(None)`` is ``next``. What followed the replaced token is undone:
+        memory, text, stop strings and sampler are as if it had never been. It may be an end token,
+        or end the text with a stop string: then StopIteration, as after any last token. `tokens`
+        and `result` have the new token. From the first call on no token is computed before it is
+        asked for.
+
+        Raises:
+            TypeError: no token was given out yet.
+            TokenError: the id is outside the vocabulary; the generation is as it was.
+            ArgumentError: the grammar does not allow it here; the generation is closed.
+        """
+        if token is None:
+            return next(self)
+        number = integer("token", token, -INT32_MAX)
+        if not self._tokens and not self._closed:
+            raise TypeError("cannot send a token to a generation that has not given one out yet")
+        n_vocab = self._slots.n_vocab
+        if not 0 <= number < n_vocab:
+            raise TokenError(f"token id {number} is outside the vocabulary, 0 to {n_vocab - 1}")
+        replaced, following = self._ask(lambda stream: stream.send(number))
+        self._tokens[-1] = replaced
+        if following is None:
+            self.close()
+            raise StopIteration
+        self._tokens.append(following)
+        return following
+
+    @property
+    def tokens(self) -> list[Token]:
+        """The tokens so far, those sent in place of others among them."""
+        return list(self._tokens)
+
+    def _ask(self, what: Callable[[TokenStream], _T]) -> _T:
         if not self._turn.acquire(blocking=False):
             raise BusyError("another thread waits for this generation's next token")
         try:
@@ -92,18 +137,12 @@ class Generation(Iterator[Token]):
             if self._stream is None or self._slot is None:
                 raise StopIteration
             self._slot.holder = threading.get_ident()
-            token = next(self._stream)
+            return what(self._stream)
         except BaseException:
             self.close()
             raise
         finally:
             self._turn.release()
-        self._texts.append(token.text)
-        self._ids.append(token.id)
-        self._logprobs.append(token.logprob)
-        if token.top_logprobs is not None:
-            self._top.append(token.top_logprobs)
-        return token
 
     def finish(self) -> Completion:
         """Runs to the end: the stream without its tokens' handshakes."""
@@ -121,15 +160,16 @@ class Generation(Iterator[Token]):
         if self._stream is not None:
             usage, timings, reason, incomplete = self._stream.stats
         return Completion(
-            text="".join(self._texts),
-            tokens=np.array(self._ids, np.int32),
+            text="".join(token.text for token in self._tokens),
+            tokens=np.array([token.id for token in self._tokens], np.int32),
             finish_reason=reason or "cancelled",
             usage=usage,
             timings=timings,
             seed=self._sampler.seed,
             incomplete=incomplete,
-            logprobs=np.array(self._logprobs, np.float32),
-            top_logprobs=self._top if self._n_top else None,
+            logprobs=np.array([token.logprob for token in self._tokens], np.float32),
+            top_logprobs=[token.top_logprobs or [] for token in self._tokens]
+            if self._n_top else None,
         )
 
     def close(self) -> None:

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast, overload
 
 from . import chat as chat_templates
 from ._core.context import Context
+from ._core.lora import Lora
 from ._core.memory import token_ids
 from ._core.model import Model
 from ._core.sampler import Sampler
 from ._core.tokenizer import Tokenizer
+from .adapters import Adapters
 from .chat_registry import FormatLike, find_format, format_for
+from .context_shift import fit
 from .embed import Embedder
 from .errors import ArgumentError, ContextFullError
 from .generate import Generation, stop_strings
@@ -25,11 +28,13 @@ from .types import Completion
 
 if TYPE_CHECKING:
     import numpy as np
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     _Path = str | bytes | PathLike[str] | PathLike[bytes]
     _Prompt = str | bytes | Sequence[int] | NDArray[np.integer]
     _Stop = str | bytes | Iterable[str | bytes] | None
+    _Adapter = Lora | _Path
+    _Lora = _Adapter | Iterable[_Adapter | tuple[_Adapter, float]] | None
 
 __all__ = ["LLM"]
 
@@ -41,6 +46,10 @@ class LLM:
         model: path of a model file, a list of the parts of a split one, or a Model.
         n_ctx: tokens of prompt and answer together, for each request.
         n_parallel: requests that can run at a time; they are computed together.
+        context_shift: go on where n_ctx is full: of the tokens behind the first n_keep the older
+            half is dropped. A prompt that is too long loses its older part likewise.
+        n_keep: tokens of the prompt that a shift keeps, beside a bos.
+        lora: LoRA adapters: see set_lora.
         chat_format: what `chat` takes for its format where none is given.
         n_gpu_layers, mmap, mlock, rms_norm_eps, tokenizer, progress: see Model.
         n_batch, n_threads, type_k, type_v, flash_attn, swa_full: see Context.
@@ -55,6 +64,9 @@ class LLM:
         *,
         n_ctx: int = 4096,
         n_parallel: int = 1,
+        context_shift: bool = False,
+        n_keep: int = 0,
+        lora: _Lora = None,
         chat_format: FormatLike | None = None,
         n_batch: int | None = None,
         n_threads: int | None = None,
@@ -75,6 +87,11 @@ class LLM:
             raise ArgumentError(f"n_ctx={n_ctx} times n_parallel={n_parallel} is too large")
         self.n_ctx = n_ctx
         self.n_parallel = n_parallel
+        self._shifts = boolean("context_shift", context_shift)
+        self._n_keep = integer("n_keep", n_keep, 0)
+        if self._shifts and self._n_keep > n_ctx - 4:
+            raise ArgumentError(f"n_keep is {n_keep}: a context_shift needs 4 tokens more, and "
+                                f"n_ctx is {n_ctx}")
         self.chat_format = None if chat_format is None else find_format(chat_format)
         self._owns_model = not isinstance(model, Model)
         self.model = (
@@ -95,13 +112,20 @@ class LLM:
                 flash_attn=flash_attn,
                 swa_full=swa_full,
             )
+            if self._shifts:
+                self._context.check_shift()
+            self._adapters = Adapters(self.model)
+            self._adapters.set_lora(lora, [self._context])
         except BaseException:
+            if hasattr(self, "_context"):
+                self._context.close()
             if self._owns_model:
                 self.model.close()
             raise
         self._slots = Slots(self._context)
         self._embedder = Embedder(self.model, n_ctx, n_threads=n_threads, type_k=type_k,
                                   type_v=type_v, flash_attn=flash_attn)
+        self._embedder.prepare = self._adapters.apply
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -242,6 +266,49 @@ class LLM:
         """
         return self._embedder.embed(texts, normalize)
 
+    def set_lora(self, lora: _Lora) -> None:
+        """Takes LoRA adapters, in place of those in use, for generating and embedding.
+
+        What is in memory was computed without the change and is dropped.
+
+        Args:
+            lora: a path of a GGUF or a Lora, or a list of these and of (path or Lora, scale);
+                None or [] for none. `lora` gives those in use.
+
+        Raises:
+            BusyError: a request is unfinished.
+            Those of Lora and of Context.set_lora.
+        """
+        with self._slots.emptied():
+            self._adapters.set_lora(lora, [self._context, *self._embedder.contexts])
+
+    @property
+    def lora(self) -> list[tuple[Lora, float]]:
+        """The LoRA adapters in use, each with its scale."""
+        return list(self._adapters.lora)
+
+    def set_control_vector(
+        self,
+        vector: ArrayLike | _Path | None,
+        *,
+        scale: float = 1.0,
+        layers: tuple[int, int] | None = None,
+    ) -> None:
+        """Adds a control vector to what layers give, in place of the one in use: see set_lora.
+
+        Args:
+            vector: float32 array of shape (n_layer, n_embd), or the path of a file that
+                `load_control_vector` reads; None for none.
+            scale, layers: see Context.set_control_vector.
+
+        Raises:
+            BusyError: a request is unfinished.
+            Those of load_control_vector and of Context.set_control_vector.
+        """
+        with self._slots.emptied():
+            self._adapters.set_control_vector(vector, scale, layers,
+                                              [self._context, *self._embedder.contexts])
+
     def _generation(
         self,
         prompt: NDArray[np.int32],
@@ -256,11 +323,17 @@ class LLM:
             raise TypeError(f"sampler must be a Sampler, not {type(sampler).__name__}")
         if sampler is not None and sampling:
             raise ArgumentError(f"give a sampler or {', '.join(sampling)}, not both")
-        if len(prompt) > self.n_ctx:
+        room: int | None = None if max_tokens is None else integer("max_tokens", max_tokens, 1)
+        n_keep = 0
+        if self._shifts:
+            has_bos = prompt[0] == self.tokenizer.bos
+            n_keep = min(self._n_keep + int(has_bos), len(prompt))
+            prompt = fit(prompt, self.n_ctx, n_keep)
+        elif len(prompt) > self.n_ctx:
             raise ContextFullError(f"the prompt has {len(prompt)} tokens, n_ctx is {self.n_ctx}")
-        room = self.n_ctx - len(prompt) + 1  # the last sampled token needs no place
-        if max_tokens is not None:
-            room = min(room, integer("max_tokens", max_tokens, 1))
+        else:
+            left = self.n_ctx - len(prompt) + 1  # the last sampled token needs no place
+            room = left if room is None else min(left, room)
         return Generation(
             self._slots,
             prompt,
@@ -269,6 +342,8 @@ class LLM:
             stop=stop_strings(stop),
             ignore_eos=boolean("ignore_eos", ignore_eos),
             logprobs=0 if logprobs is None else integer("logprobs", logprobs, 0),
+            shift_at=self.n_ctx if self._shifts else None,
+            n_keep=n_keep,
         )
 
     def _run_together(self, requests: list[Generation]) -> list[Completion]:
@@ -303,6 +378,7 @@ class LLM:
         self._context.close()
         self._slots.close()
         self._embedder.close()
+        self._adapters.close()
         if self._owns_model:
             self.model.close()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +16,7 @@ from .errors import BusyError, ClosedError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Slot", "Slots", "n_common"]
+__all__ = ["Slot", "Slots", "n_common", "n_reusable"]
 
 WAIT_SLICE_S = 0.1
 
@@ -35,6 +37,7 @@ class Slots:
         self._slots: list[Slot] = []
         self._changed = threading.Condition()
         self._waiting: set[int] = set()  # threads that want a slot
+        self.n_vocab = context.model.n_vocab
 
     def take(self, prompt: NDArray[np.int32]) -> Slot:
         """A slot for this prompt; where all are lent, waits until one is given back.
@@ -61,6 +64,20 @@ class Slots:
             slot.holder = None
             self._changed.notify()
 
+    @contextmanager
+    def emptied(self) -> Iterator[None]:
+        """No request runs or begins meanwhile, and nothing is in memory.
+
+        Raises:
+            BusyError: a request is not finished.
+        """
+        with self._changed:
+            if any(slot.holder is not None for slot in self._slots):
+                raise BusyError("a request is unfinished: read it to its end, or close it")
+            for slot in self._slots:
+                slot.sequence.clear()
+            yield
+
     def _wait(self, me: int) -> None:
         # In slices: a collection in this very thread may give a slot back between the look and the
         # wait, and nobody would be there to hear of it.
@@ -81,12 +98,17 @@ class Slots:
         if self._context.closed:
             raise ClosedError("the LLM is closed")
         free = [slot for slot in self._slots if slot.holder is None]
-        best = max(free, key=lambda slot: n_common(slot.sequence.tokens, prompt), default=None)
+        best = max(free, key=lambda slot: n_reusable(slot.sequence, prompt), default=None)
         unused = len(self._slots) < self._context.n_seq_max
-        if unused and (best is None or n_common(best.sequence.tokens, prompt) == 0):
+        if unused and (best is None or n_reusable(best.sequence, prompt) == 0):
             best = Slot(self._context.sequence())
             self._slots.append(best)
         return best
+
+
+def n_reusable(sequence: Sequence, prompt: NDArray[np.int32]) -> int:
+    """Tokens of the prompt that are in memory just as reading them anew would give them."""
+    return min(sequence.n_exact, n_common(sequence.tokens, prompt))
 
 
 def n_common(a: NDArray[np.int32], b: NDArray[np.int32]) -> int:

@@ -3,8 +3,9 @@ from types import TracebackType
 from typing import Literal, final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from kollama._core.lora import Lora
 from kollama._core.model import Model
 from kollama._core.sequence import Sequence
 
@@ -42,6 +43,17 @@ class Context:
     def embed(
         self, texts: Iterable[Iterable[int] | NDArray[np.integer]]
     ) -> NDArray[np.float32] | list[NDArray[np.float32]]: ...
+    @property
+    def lora(self) -> tuple[tuple[Lora, float], ...]: ...
+    def set_lora(self, adapters: Iterable[Lora | tuple[Lora, float]]) -> None: ...
+    def set_control_vector(
+        self,
+        vector: ArrayLike | None,
+        *,
+        scale: float = 1.0,
+        layers: tuple[int, int] | None = None,
+    ) -> None: ...
+    def check_shift(self) -> None: ...
     def sequence(self) -> Sequence: ...
     def close(self) -> None: ...
     def __enter__(self) -> Context: ...

@@ -1,7 +1,9 @@
 """Memory and compute."""
 
 cimport cython
+from libc.stdlib cimport free, malloc
 from kollama._core.capi cimport *
+from kollama._core.lora cimport Lora
 from kollama._core.memory cimport as_tokens
 from kollama._core.model cimport Model
 from kollama._core.runtime cimport check, finish
@@ -53,6 +55,7 @@ cdef class Context:
                   embeddings=False, pooling=None):
         self._handle = NULL
         self.model = model
+        self.lora = ()
         cdef bint embeds = params.boolean("embeddings", embeddings)
         cdef bint causal = _says(model, "attention.causal", "true") == "true"
         if pooling is not None and not embeds:
@@ -142,6 +145,76 @@ cdef class Context:
             raise ArgumentError("text 0 has no tokens")
         return np.split(rows, np.cumsum(lengths)[:-1].tolist()) if per_token else rows
 
+    def set_lora(self, adapters):
+        """Takes these LoRA adapters, in place of those that it has.
+
+        Args:
+            adapters: a list of Lora, or of (Lora, scale); [] for none. `lora` gives them back.
+
+        Raises:
+            StateError: sequences hold tokens: what is in memory was computed without the change.
+            BusyError: a sequence of this context is at work.
+            ArgumentError: an adapter of another model, one twice, a scale that is not finite.
+        """
+        pairs = tuple(_scaled(each) for each in adapters)
+        cdef size_t i, count = len(pairs)
+        cdef kollama_job * job = NULL
+        cdef size_t room = count + 1
+        cdef kollama_lora ** handles = <kollama_lora **> malloc(room * sizeof(kollama_lora *))
+        cdef float * scales = <float *> malloc(room * sizeof(float))
+        try:
+            if handles == NULL or scales == NULL:
+                raise MemoryError()
+            for i in range(count):
+                handles[i] = (<Lora> pairs[i][0]).handle()
+                scales[i] = pairs[i][1]
+            check(kollama_context_set_loras(self.handle(), handles, scales, count, &job))
+        finally:
+            free(handles)
+            free(scales)
+        finish(job)
+        self.lora = pairs
+
+    def set_control_vector(self, vector, *, scale=1.0, layers=None):
+        """Adds a vector to what layers give: steers the model without other weights.
+
+        Args:
+            vector: float32 array of shape (n_layer, n_embd), a row for each layer; None for none.
+                Layer 0 has no place for one in llama.cpp: its row must be zeros. A sum of vectors
+                is a vector; `load_control_vector` reads llama.cpp's files.
+            scale: what it is multiplied with.
+            layers: (first, last), both included; None: (1, n_layer - 1).
+
+        Raises:
+            ArgumentError: another shape, a number that is not finite, layers that are not there.
+            StateError, BusyError: as set_lora. Architectures whose graph in llama.cpp has no
+                place for control vectors (BERT, Mamba and some others) ignore them.
+        """
+        cdef const float[::1] data
+        cdef kollama_job * job = NULL
+        cdef int n_layer = kollama_model_n_layer(self.model.handle())
+        cdef int first = 1, last = n_layer - 1
+        if layers is not None:
+            low, high = layers
+            first = params.integer("layers", low, 1, n_layer - 1)
+            last = params.integer("layers", high, first, n_layer - 1)
+        if vector is None:
+            check(kollama_context_set_control_vector(self.handle(), NULL, 0, 0, 0, &job))
+        else:
+            data = _control_rows(vector, params.number("scale", scale, -1e9, 1e9), n_layer,
+                                 kollama_model_n_embd(self.model.handle()))
+            check(kollama_context_set_control_vector(
+                self.handle(), &data[0], data.shape[0], first, last, &job))
+        finish(job)
+
+    def check_shift(self):
+        """Raises where the sequences of this context cannot be shifted (see Sequence.shift).
+
+        Raises:
+            ArgumentError: the model has no rotary positions, or its memory is of another kind.
+        """
+        check(kollama_context_check_shift(self.handle()))
+
     def sequence(self):
         """A new, empty Sequence.
 
@@ -176,6 +249,26 @@ cdef class Context:
     def __repr__(self):
         state = ", closed" if self._handle == NULL else ""
         return f"<kollama.Context n_ctx={self.n_ctx}, n_seq_max={self.n_seq_max}{state}>"
+
+
+cdef tuple _scaled(item):
+    adapter, scale = item if isinstance(item, (tuple, list)) and len(item) == 2 else (item, 1.0)
+    if not isinstance(adapter, Lora):
+        raise TypeError(f"adapters must be Lora or (Lora, scale), not {type(adapter).__name__}")
+    return adapter, params.number("scale", scale, -1e9, 1e9)
+
+
+cdef object _control_rows(vector, double scale, int n_layer, int n_embd):
+    rows = np.asarray(vector, np.float32) * np.float32(scale)
+    if rows.shape != (n_layer, n_embd) or n_layer < 2:
+        raise ArgumentError(f"the control vector has shape {rows.shape}; for this model it is "
+                            f"({n_layer}, {n_embd}), of at least 2 layers")
+    if not np.isfinite(rows).all():
+        raise ArgumentError("the control vector holds a number that is not finite")
+    if rows[0].any():
+        raise ArgumentError("the control vector's row of layer 0 must be zeros: llama.cpp has no "
+                            "place for one there")
+    return np.ascontiguousarray(rows[1:]).reshape(-1)
 
 
 cdef bytes _type_name(name, value):

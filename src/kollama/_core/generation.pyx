@@ -39,10 +39,14 @@ cdef class TokenStream:
         stop: byte strings, none of them empty.
         ahead: how many tokens to compute before they are asked for.
         top: how many of the most likely tokens to give with each.
+        shift_at: tokens in memory at which the older half of those behind the first n_keep is
+            dropped (see Sequence.shift); None: never.
+        n_keep: at most the tokens of the prompt.
     """
 
     def __cinit__(self, Sequence sequence not None, Sampler sampler not None, prompt, *,
-                  max_tokens=None, list stop not None, ignore_eos=False, ahead=STREAM_AHEAD, top=0):
+                  max_tokens=None, list stop not None, ignore_eos=False, ahead=STREAM_AHEAD, top=0,
+                  shift_at=None, n_keep=0):
         self._handle = NULL
         self._sequence = sequence
         self._sampler = sampler
@@ -56,6 +60,9 @@ cdef class TokenStream:
         options.ignore_eos = params.boolean("ignore_eos", ignore_eos)
         options.ahead = params.integer("ahead", ahead, 1)
         options.n_top = params.integer("top", top, 0)
+        options.n_keep = params.integer("n_keep", n_keep, 0)
+        if shift_at is not None:
+            options.shift_at = params.integer("shift_at", shift_at, 1)
         cdef kollama_sequence * handle
         cdef kollama_status status
         cdef size_t count
@@ -121,6 +128,31 @@ cdef class TokenStream:
             top = [(event.top[i].token, event.top[i].logprob) for i in range(event.n_top)]
         return Token(event.token, event.text[:event.length].decode("utf-8"), event.logprob,
                      _FINISH[<int> event.finish], top)
+
+    def send(self, token):
+        """Puts a token in the place of the last one that was handed out, and goes on from it.
+
+        Returns:
+            (the Token in its place, the one that follows or None where it was the last). From the
+            first call on no token is computed before it is asked for.
+
+        Raises:
+            TokenError: the id is outside the vocabulary; the stream is as it was.
+            StateError, BusyError: there is no token yet; or the stream had ended, and its sampler
+                or sequence has served others since.
+            ArgumentError: a grammar does not allow the token; the stream is closed then.
+        """
+        if self._handle == NULL:
+            raise StopIteration
+        if self._waiting:
+            raise BusyError("another thread waits for this stream's next token")
+        cdef int32_t number = params.integer("token", token, -2**31)
+        cdef kollama_status status
+        with nogil:
+            status = kollama_generation_send(self._handle, self._sampler._handle, number)
+        check(status)
+        replaced = self.__next__()
+        return replaced, next(self, None) if replaced.finish_reason is None else None
 
     def close(self):
         """Ends the generation within one graph and gives the sequence back. Idempotent.

@@ -208,5 +208,5 @@ def llama_version():
 def live_handles():
     """Native objects by kind that are alive in this process: all 0 when everything is closed."""
     names = ("model", "context", "sequence", "row", "sampler", "generation", "job",
-             "tokenizer", "decoder", "blob")
+             "tokenizer", "decoder", "blob", "lora")
     return {names[i]: kollama_live_handles(<kollama_handle_kind> i) for i in range(len(names))}

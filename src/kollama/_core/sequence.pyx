@@ -110,6 +110,33 @@ cdef class Sequence:
         check(kollama_sequence_rewind(self.handle(), keep, &job))
         finish(job)
 
+    def shift(self, n_keep, n_discard):
+        """Makes room: drops n_discard tokens behind the first n_keep, and moves the others up.
+
+        What the others hold was computed with the dropped ones in view, and is not computed again:
+        `n_exact` says so. `logits` are those of the last token in its new place.
+
+        Raises:
+            ArgumentError: no token would be dropped, or none left behind the first n_keep; or the
+                model has no rotary positions, or memory of another kind.
+            StateError: a fork of this sequence is open and shares tokens that would be moved.
+        """
+        cdef size_t keep = params.integer("n_keep", n_keep, 0)
+        cdef size_t discard = params.integer("n_discard", n_discard, 1)
+        cdef kollama_job * job = NULL
+        check(kollama_sequence_shift(self.handle(), keep, discard, &job))
+        finish(job)
+
+    @property
+    def n_exact(self):
+        """Of the first tokens, those whose memory is what reading them anew would give.
+
+        All of them, or after a shift those that it kept.
+        """
+        cdef size_t count = 0
+        check(kollama_sequence_n_exact(self.handle(), &count))
+        return count
+
     def clear(self):
         """Drops all tokens."""
         self.rewind(0)
