@@ -273,6 +273,8 @@ void engine::run() {
     generations_.clear();
     ended_ = true;
     done_.notify_all();
+    unwatched_ = true;
+    watch_.notify_all();
 }
 
 void engine::run_drops() {
