@@ -30,7 +30,8 @@ def main() -> None:
     options = parser.parse_args()
     model = kollama.Model(options.model)
     seq = model.context(n_ctx=options.tokens + 64).sequence()
-    text = model.tokenizer.encode("옛날 옛적에 호랑이가 담배를 피우던 시절이 있었다. " * options.tokens)
+    story = "옛날 옛적에 호랑이가 담배를 피우던 시절이 있었다. "
+    text = model.tokenizer.encode(story * options.tokens)
     began = time.perf_counter()
     seq.append(text[:512])
     graph = time.perf_counter() - began
@@ -52,7 +53,8 @@ def main() -> None:
             delays.append(time.perf_counter() - sent[0])
         timer.cancel()
         if len(seq) == len(tokens):
-            assert (seq.tokens == tokens).all() and (seq.logits == logits).all()
+            assert (seq.tokens == tokens).all()
+            assert (seq.logits == logits).all()
         seq.rewind(len(tokens) - 1)
         seq.append(tokens[-1:])
         assert np.abs(seq.logits - logits).max() < 1e-3
