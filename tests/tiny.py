@@ -159,3 +159,28 @@ def write_mamba(path: Path, *, n_layer: int = 2, n_embd: int = 32, seed: int = 0
         }
     _write(writer, tensors)
     return path
+
+
+def write_gpt2(path: Path, *, n_layer: int = 1, n_embd: int = 32, n_ctx: int = 16, seed: int = 0) -> Path:
+    """A GPT-2 with random weights: it has learned positions, n_ctx of them and no more."""
+    random = np.random.default_rng(seed)
+    writer = gguf.GGUFWriter(str(path), "gpt2")
+    writer.add_context_length(n_ctx)
+    writer.add_embedding_length(n_embd)
+    writer.add_feed_forward_length(4 * n_embd)
+    writer.add_head_count(2)
+    writer.add_block_count(n_layer)
+    writer.add_layer_norm_eps(1e-5)
+    n_vocab = _add_vocabulary(writer)
+
+    def layer(name: str, *shape: int) -> dict[str, np.ndarray]:
+        return {f"{name}.weight": random.normal(0, 0.2, shape), f"{name}.bias": np.zeros(shape[0])}
+
+    tensors = {"token_embd.weight": random.normal(0, 1, (n_vocab, n_embd)),
+               "position_embd.weight": random.normal(0, 1, (n_ctx, n_embd))} | layer("output_norm", n_embd)
+    for i in range(n_layer):
+        for name, shape in {"attn_norm": (n_embd,), "attn_qkv": (3 * n_embd, n_embd), "attn_output": (n_embd, n_embd),
+                            "ffn_norm": (n_embd,), "ffn_up": (4 * n_embd, n_embd), "ffn_down": (n_embd, 4 * n_embd)}.items():
+            tensors |= layer(f"blk.{i}.{name}", *shape)
+    _write(writer, tensors)
+    return path
