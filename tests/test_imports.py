@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "kollama"
 LAYERS = (
     ("errors", "types", "params", "progress", "unicode", "files", "samplers", "sampling"),
     ("_core",),
-    ("adapters", "control_vectors", "generate", "chat", "chat_format", "chat_builtin", "chat_registry", "context_shift", "embed", "slots",
+    ("adapters", "control_vectors", "generate", "chat", "chat_format", "chat_builtin", "chat_registry", "context_shift", "embed", "rerank", "slots",
      "inspection", "demo", "convert", "imatrix", "quantization"),
     ("llm",),
     ("",),

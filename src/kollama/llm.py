@@ -22,6 +22,7 @@ from .embed import Embedder
 from .errors import ArgumentError, ContextFullError
 from .generate import Generation, stop_strings
 from .params import INT32_MAX, boolean, integer
+from .rerank import rerank
 from .sampling import Sampling
 from .slots import Slots
 from .types import Completion
@@ -125,7 +126,9 @@ class LLM:
         self._slots = Slots(self._context)
         self._embedder = Embedder(self.model, n_ctx, n_threads=n_threads, type_k=type_k,
                                   type_v=type_v, flash_attn=flash_attn)
-        self._embedder.prepare = self._adapters.apply
+        self._ranker = Embedder(self.model, n_ctx, n_threads=n_threads, type_k=type_k,
+                                type_v=type_v, flash_attn=flash_attn, pooling="rank")
+        self._embedder.prepare = self._ranker.prepare = self._adapters.apply
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -266,6 +269,22 @@ class LLM:
         """
         return self._embedder.embed(texts, normalize)
 
+    def rerank(self, query: str, documents: Iterable[str]) -> NDArray[np.float32]:
+        """How well documents answer a query, by a reranking model: the larger, the better.
+
+        The model's classification head reads the two together. The first call makes a context for
+        it, in which a pair is computed in one piece.
+
+        Returns:
+            float32 array of shape (len(documents),), in their order: the head's first score, as it
+            gives it. ``np.argsort(-scores)`` ranks.
+
+        Raises:
+            ArgumentError: the model has no such head, or a text is empty.
+            ContextFullError: query and document have more tokens together than n_ctx.
+        """
+        return rerank(self._ranker, self.model, query, documents)
+
     def set_lora(self, lora: _Lora) -> None:
         """Takes LoRA adapters, in place of those in use, for generating and embedding.
 
@@ -280,7 +299,7 @@ class LLM:
             Those of Lora and of Context.set_lora.
         """
         with self._slots.emptied():
-            self._adapters.set_lora(lora, [self._context, *self._embedder.contexts])
+            self._adapters.set_lora(lora, self._all_contexts())
 
     @property
     def lora(self) -> list[tuple[Lora, float]]:
@@ -306,8 +325,10 @@ class LLM:
             Those of load_control_vector and of Context.set_control_vector.
         """
         with self._slots.emptied():
-            self._adapters.set_control_vector(vector, scale, layers,
-                                              [self._context, *self._embedder.contexts])
+            self._adapters.set_control_vector(vector, scale, layers, self._all_contexts())
+
+    def _all_contexts(self) -> list[Context]:
+        return [self._context, *self._embedder.contexts, *self._ranker.contexts]
 
     def _generation(
         self,
@@ -378,6 +399,7 @@ class LLM:
         self._context.close()
         self._slots.close()
         self._embedder.close()
+        self._ranker.close()
         self._adapters.close()
         if self._owns_model:
             self.model.close()
