@@ -125,11 +125,11 @@ llama_model * load_weights(const char * const * paths, size_t n_paths, const mod
         return n_paths == 1 ? llama_model_load_from_file(paths[0], params)
                             : llama_model_load_from_splits(const_cast<const char **>(paths), n_paths, params);
     }
-    const std::unique_ptr<FILE, int (*)(FILE *)> stream(open_stream(*first.view), std::fclose);
-    if (!stream) {
+    const source_stream stream(*first.view);
+    if (!stream.file()) {
         throw failure(KOLLAMA_ERROR_LOAD, "this platform cannot load it in place: convert it to GGUF first");
     }
-    return llama_model_load_from_file_ptr(stream.get(), params);
+    return llama_model_load_from_file_ptr(stream.file(), params);
 }
 
 void add_shapes(const kollama_gguf & gguf, std::unordered_map<std::string, kollama_model::shape> & shapes) {

@@ -449,6 +449,10 @@ def test_unusable_arguments_of_a_model(tiny_path: Path, name: str, value: Any) -
         Llama(str(tiny_path), **{"n_threads": 1, name: value})
 
 
+def test_the_version_is_that_of_the_interface() -> None:
+    assert kollama.compat.__version__ == "0.3.36"
+
+
 def test_other_refusals(tiny_path: Path) -> None:
     with pytest.raises(kollama.ModelLoadError, match=r"kollama\[cuda\]"):
         Llama(str(tiny_path), n_gpu_layers=1)
