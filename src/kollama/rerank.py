@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,8 +29,7 @@ def rerank(
     if not pairs:
         model.rank_head()
         return np.zeros(0, np.float32)
-    scores = cast("NDArray[np.float32]", embedder.embed(pairs, False))
-    return np.ascontiguousarray(scores[:, 0])
+    return np.ascontiguousarray(embedder.embed(pairs, False)[:, 0])
 
 
 def pair_ids(model: Model, query: str, document: str) -> NDArray[np.int32]:
@@ -46,7 +45,9 @@ def pair_ids(model: Model, query: str, document: str) -> NDArray[np.int32]:
         texts = {"{query}": query, "{document}": document}
         parts = re.split(r"(\{query\}|\{document\})", head["prompt"])
         return encode("".join(texts.get(part, part) for part in parts), parse_special=True)
-    bos, eos, sep = [head["bos"]], [head["eos"]], [head["sep"]]
-    ids = [bos, encode(query), eos, sep, encode(document), eos]
-    kept = [part for part in ids if len(part) != 1 or part[0] is not None]
-    return np.concatenate([np.asarray(part, np.int32) for part in kept])
+    bos, eos, sep = (_ids(head[name]) for name in ("bos", "eos", "sep"))
+    return np.concatenate([bos, encode(query), eos, sep, encode(document), eos])
+
+
+def _ids(token: int | None) -> NDArray[np.int32]:
+    return np.array([] if token is None else [token], np.int32)

@@ -73,7 +73,8 @@ DEFAULTS: dict[str, Any] = {
     "top_n_sigma": -1.0, "repeat_penalty": 1.0, "penalty_last_n": 64, "presence_penalty": 0.0,
     "frequency_penalty": 0.0, "dry_multiplier": 0.0, "dry_base": 1.75, "dry_allowed_length": 2,
     "dry_penalty_last_n": 64, "dry_sequence_breakers": BREAKERS, "xtc_probability": 0.0,
-    "xtc_threshold": 0.1, "infill": False, "dynatemp_range": 0.0, "dynatemp_exponent": 1.0, "mirostat": 0,
+    "xtc_threshold": 0.1, "infill": False,
+    "dynatemp_range": 0.0, "dynatemp_exponent": 1.0, "mirostat": 0,
     "mirostat_tau": 5.0, "mirostat_eta": 0.1, "adaptive_target": -1.0, "adaptive_decay": 0.9,
     "logit_bias": None, "grammar": None, "grammar_root": "root",
 }  # fmt: skip

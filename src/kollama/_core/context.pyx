@@ -71,7 +71,7 @@ cdef class Context:
             # For embeddings llama.cpp keeps the logits of every token of a batch, too.
             n_batch = min(self.n_ctx, 512 if embeds else 2048)
             if embeds and (not causal or ranks):
-                n_batch = self.n_ctx  # each token sees all of its text, or the head wants it whole
+                n_batch = self.n_ctx  # a text is computed in one piece
         if n_threads is None:
             n_threads = runtime.default_threads()
         self.n_batch = params.integer("n_batch", n_batch, 1)
@@ -81,7 +81,8 @@ cdef class Context:
         cdef kollama_context_params options
         options.n_ctx = self.n_ctx
         options.n_batch = self.n_batch
-        options.n_ubatch = self.n_batch if embeds and (not causal or ranks) else min(self.n_batch, 512)
+        whole = embeds and (not causal or ranks)
+        options.n_ubatch = self.n_batch if whole else min(self.n_batch, 512)
         options.embeddings = embeds
         options.ranks = ranks
         options.file_pools = _says(model, "pooling_type", "0") != "0"
