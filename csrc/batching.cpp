@@ -31,6 +31,7 @@ void engine::cancel_locked(generation & gen) {
     } else if (!gen.choosing) {
         gen.end(KOLLAMA_FINISH_CANCELLED);
     }
+    ring();
     work_.notify_one();
 }
 
@@ -65,6 +66,7 @@ void engine::choose(generation & gen, std::unique_lock<std::mutex> & lock) {
     } else {
         gen.publish(std::move(event));
     }
+    ring();
     work_.notify_one();
 }
 
@@ -134,6 +136,7 @@ bool engine::run_generations(std::unique_lock<std::mutex> & lock) {
             gen->running = false;
         }
     }
+    ring(); // once for all tokens of the step
     const auto ended = [](const auto & gen) { return gen->status != KOLLAMA_PENDING; };
     generations_.erase(std::remove_if(generations_.begin(), generations_.end(), ended), generations_.end());
     return !ready.empty();

@@ -57,6 +57,7 @@ void engine::decode(std::vector<batch_item> & items) {
         item.seq->tokens.reserve(item.seq->tokens.size() + item.n_tokens); // no failure once it is read
     }
     guard         g;
+    quiet_when    quiet(abort_);
     const int32_t code = compute(batch);
     if (code != 0) {
         fail_decode(code, items, g.errors());

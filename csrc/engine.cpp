@@ -228,6 +228,8 @@ void engine::run() {
     jobs_.clear();
     generations_.clear();
     done_.notify_all();
+    unwatched_ = true;
+    watch_.notify_all();
 }
 
 void engine::run_drops() {

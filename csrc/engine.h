@@ -116,6 +116,11 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     kollama_status next(generation & gen, int32_t timeout_ms, kollama_event * event);
     void           get_stats(generation & gen, kollama_generation_stats * stats);
 
+    // What there is of it, without waiting; where there is nothing, wait_news gives its key once there is.
+    kollama_news   look(generation & gen, bool for_end);
+    kollama_status wait_news(int32_t timeout_ms, std::vector<uint64_t> & keys); // one thread at a time
+    void           end_watch();
+
     // Runs f under the mutex, once nobody works on seq: BUSY else.
     void with_idle(sequence & seq, const std::function<void()> & f);
 
@@ -124,6 +129,8 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
 
     // ---- under the mutex ----
     void set_idle(sequence & seq);
+    void announce(generation & gen); // to those who wait for it
+    void ring();                     // for the watching thread, after announcements
 
     // ---- for jobs, on the engine thread ----
     // All or nothing: where it throws, every sequence is as it was. At most n_batch tokens in all.
@@ -193,7 +200,7 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     std::string      cache_kind_;
 
     std::mutex              mutex_;
-    std::condition_variable work_, done_;
+    std::condition_variable work_, done_, watch_;
     std::thread             thread_;
     std::mutex              join_mutex_; // close and stop_all may both come to join
     bool                    stopping_ = false;
@@ -206,6 +213,8 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     std::vector<bool>                        slots_; // by sequence id: taken
     std::vector<std::weak_ptr<sequence>>     sequences_; // by id
     std::vector<int>                         drops_; // ids to be emptied before anything else runs
+    std::vector<uint64_t>                    told_;  // keys of generations with news, for the watching thread
+    bool                                     unwatched_ = false; // no news come any more
     std::shared_ptr<job>                     running_; // generations mark themselves
     std::atomic<bool>                        abort_{false};      // polled by ggml between nodes
     std::atomic<bool>                        shielded_{false};   // and not heeded

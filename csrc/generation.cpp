@@ -17,7 +17,7 @@ void generation::release() {
     if (!choosing) {
         give_sampler_back();
     }
-    news.notify_all();
+    owner->announce(*this);
 }
 
 void generation::fail(kollama_status why, std::string what) {
@@ -165,7 +165,7 @@ void generation::advance(engine & e, std::mutex & mutex, const batch_item & item
     if (calls_back && sent < 0) {
         std::lock_guard<std::mutex> lock(mutex);
         awaits_choice = forced < 0;
-        news.notify_all();
+        e.announce(*this);
         return;
     }
     event event = decide(e, logits);
@@ -227,9 +227,10 @@ void generation::publish(event event) {
     }
     events.push_back(std::move(event));
     if (how != KOLLAMA_FINISH_NONE) {
-        end(how);
+        end(how); // announces it
+    } else {
+        owner->announce(*this);
     }
-    news.notify_all();
 }
 
 } // namespace kollama
@@ -267,6 +268,7 @@ kollama_status kollama_generation_init(kollama_sequence * seq, kollama_sampler *
         gen->ignore_eos = params->ignore_eos;
         gen->ahead      = std::max(1, params->ahead);
         gen->n_top      = params->n_top;
+        gen->key        = params->key;
         if (n_prompt == 0) {
             throw failure(KOLLAMA_ERROR_ARGUMENT, "the prompt has no tokens");
         }
@@ -303,6 +305,10 @@ void kollama_generation_free(kollama_generation * gen) {
 
 kollama_status kollama_generation_next(kollama_generation * gen, int32_t timeout_ms, kollama_event * event) {
     return gen->owner->next(*gen->state, timeout_ms, event);
+}
+
+kollama_news kollama_generation_look(kollama_generation * gen, bool for_end) {
+    return gen->owner->look(*gen->state, for_end);
 }
 
 kollama_status kollama_generation_send(kollama_generation * gen, kollama_sampler * sampler, int32_t token) {

@@ -22,6 +22,8 @@ struct generation : counted<KOLLAMA_HANDLE_GENERATION> {
 
     using clock = std::chrono::steady_clock;
 
+    enum class watched { no, for_all, for_end };
+
     // Set before the start, then read only.
     engine *                  owner = nullptr;
     std::shared_ptr<sequence> seq;
@@ -33,6 +35,7 @@ struct generation : counted<KOLLAMA_HANDLE_GENERATION> {
     size_t                    shift_at   = 0; // tokens in memory at which some are dropped; 0: never
     size_t                    n_keep     = 0; // the first of them, which are not
     bool                      calls_back = false; // the consumer's thread chooses the tokens
+    uint64_t                  key        = 0;     // what the watching thread knows it by
 
     // Engine thread only; from awaits_choice on until it is false again the consumer's.
     bool                 begun   = false;
@@ -70,6 +73,7 @@ struct generation : counted<KOLLAMA_HANDLE_GENERATION> {
     bool              running   = false; // in the batch that is being computed
     bool              awaits_choice = false; // row is there
     bool              choosing  = false; // the consumer works on it, and has the sampler
+    watched           armed     = watched::no; // of which news the watching thread is to be told, once
     bool              asking    = false; // the consumer waits for a token that is not there
     bool              steps     = false; // tokens are replaced: none is computed before it is asked for
     int32_t           forced    = -1;    // to be put in the place of the last token handed out

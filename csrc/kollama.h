@@ -42,6 +42,7 @@ typedef struct kollama_gguf       kollama_gguf;
 typedef struct kollama_blob       kollama_blob;
 typedef struct kollama_lora       kollama_lora;
 typedef struct kollama_quantization kollama_quantization;
+typedef struct kollama_watch      kollama_watch;
 
 typedef enum kollama_status {
     KOLLAMA_OK = 0,
@@ -511,6 +512,7 @@ typedef struct kollama_generation_params {
     size_t               n_top;        // most likely tokens to give with each event
     size_t               shift_at;     // tokens in memory at which older ones are dropped; 0: never
     size_t               n_keep;       // tokens of the prompt that are never dropped
+    uint64_t             key;          // by which kollama_watch_wait tells of it
 } kollama_generation_params;
 
 typedef enum kollama_finish {
@@ -564,6 +566,27 @@ KOLLAMA_API void           kollama_generation_request_cancel(kollama_generation 
 // Ends it within one graph; the sequence keeps what it has read.
 KOLLAMA_API void           kollama_generation_cancel(kollama_generation * gen);
 KOLLAMA_API void           kollama_generation_get_stats(kollama_generation * gen, kollama_generation_stats * stats);
+
+// ---- watching: many generations, and no thread that waits in each --------------------------------
+
+typedef enum kollama_news {
+    KOLLAMA_NEWS_NONE,   // next would wait; the watch tells of the generation once it would not
+    KOLLAMA_NEWS_TOKEN,  // next gives one
+    KOLLAMA_NEWS_CHOICE, // next runs the sampler's callback
+    KOLLAMA_NEWS_END,    // ended or failed; next gives the tokens that are left
+} kollama_news;
+
+// Never waits. for_end: there is no news in a token, only in a choice and the end.
+KOLLAMA_API kollama_news   kollama_generation_look(kollama_generation * gen, bool for_end);
+
+// Of the generations of a context; one watch at a time. It may outlive the context.
+KOLLAMA_API kollama_status kollama_watch_init(kollama_context * ctx, kollama_watch ** out);
+KOLLAMA_API void           kollama_watch_free(kollama_watch * watch);
+// OK with the keys of those that have news, valid until the next call; PENDING after timeout_ms; END
+// once the context is closed and all was told.
+KOLLAMA_API kollama_status kollama_watch_wait(kollama_watch * watch, int32_t timeout_ms, const uint64_t ** keys, size_t * n_keys);
+// The call that waits, and every later one, gives END: from any thread.
+KOLLAMA_API void           kollama_watch_end (kollama_watch * watch);
 
 #ifdef __cplusplus
 }

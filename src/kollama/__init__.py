@@ -27,6 +27,7 @@ from .errors import (
     BusyError,
     ClosedError,
     ContextFullError,
+    DeadlineError,
     DecodeError,
     EngineError,
     FormatError,
@@ -48,12 +49,14 @@ __all__ = [
     "LLM",
     "AbortedError",
     "ArgumentError",
+    "AsyncGeneration",
     "BusyError",
     "ChatFormat",
     "ClosedError",
     "Completion",
     "Context",
     "ContextFullError",
+    "DeadlineError",
     "DecodeError",
     "Decoder",
     "Device",
@@ -95,10 +98,16 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from .aio import AsyncGeneration
+
     __version__: str
 else:
 
-    def __getattr__(name: str) -> str:
+    def __getattr__(name: str) -> object:
+        if name == "AsyncGeneration":  # asyncio takes longer to import than all of this
+            from .aio import AsyncGeneration
+
+            return AsyncGeneration
         # Reading the version of an installed package takes as long as the rest of this import.
         if name == "__version__":
             from importlib.metadata import version

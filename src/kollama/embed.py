@@ -17,6 +17,8 @@ from .params import boolean
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from .deadline import Deadline
+
     _Text = str | bytes | Sequence[int] | NDArray[np.integer]
 
 __all__ = ["Embedder"]
@@ -36,10 +38,11 @@ class Embedder:
         self._closed = False
         self._lock = threading.Lock()
 
-    def embed(self, texts: _Text | Sequence[_Text], normalize: bool) -> NDArray[np.float32]:
+    def embed(self, texts: _Text | Sequence[_Text], normalize: bool, deadline: Deadline | None,
+              ) -> NDArray[np.float32]:
         boolean("normalize", normalize)
         ids = [self._ids(i, text) for i, text in enumerate(_as_list(texts))]
-        rows = cast("NDArray[np.float32]", self._open().embed(ids))
+        rows = cast("NDArray[np.float32]", self._open().embed(ids, timeout=deadline))
         if normalize:
             lengths = np.linalg.norm(rows, axis=1, keepdims=True)
             rows /= np.where(lengths > 0, lengths, 1)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from types import NoneType, TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeGuard, Unpack, overload
 
 from . import chat as chat_templates
 from ._core.context import Context
@@ -18,18 +20,24 @@ from ._core.tokenizer import Tokenizer
 from .adapters import Adapters
 from .chat_registry import FormatLike, find_format, format_for
 from .context_shift import fit
+from .deadline import Deadline, deadline_of
 from .embed import Embedder
-from .errors import ArgumentError, ContextFullError
+from .errors import ArgumentError, ClosedError, ContextFullError, DeadlineError
 from .generate import Generation, stop_strings
-from .params import INT32_MAX, boolean, integer
+from .params import INT32_MAX, boolean, integer, number
 from .rerank import rerank
 from .sampling import Sampling
+from .signature import same_arguments
 from .slots import Slots
+from .turn import waits_when_busy
 from .types import Completion
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
+
+    from .aio import AsyncGeneration
+    from .watcher import Watcher
 
     _Path = str | bytes | PathLike[str] | PathLike[bytes]
     _Prompt = str | bytes | Sequence[int] | NDArray[np.integer]
@@ -52,11 +60,12 @@ class LLM:
         n_keep: tokens of the prompt that a shift keeps, beside a bos.
         lora: LoRA adapters: see set_lora.
         chat_format: what `chat` takes for its format where none is given.
+        busy: what becomes of a request that finds all n_parallel places taken: "wait" for one,
+            first come first served, or "error": BusyError.
         n_gpu_layers, mmap, mlock, rms_norm_eps, tokenizer, progress: see Model.
         n_batch, n_threads, type_k, type_v, flash_attn, swa_full: see Context.
 
-    Usable from any thread. A request that finds all n_parallel places taken waits for one.
-    Raises what Model and Context raise.
+    Usable from any thread. Raises what Model and Context raise.
     """
 
     def __init__(
@@ -69,6 +78,7 @@ class LLM:
         n_keep: int = 0,
         lora: _Lora = None,
         chat_format: FormatLike | None = None,
+        busy: Literal["wait", "error"] = "wait",
         n_batch: int | None = None,
         n_threads: int | None = None,
         type_k: str = "f16",
@@ -88,6 +98,8 @@ class LLM:
             raise ArgumentError(f"n_ctx={n_ctx} times n_parallel={n_parallel} is too large")
         self.n_ctx = n_ctx
         self.n_parallel = n_parallel
+        waits = waits_when_busy(busy)
+        self.busy = busy
         self._shifts = boolean("context_shift", context_shift)
         self._n_keep = integer("n_keep", n_keep, 0)
         if self._shifts and self._n_keep > n_ctx - 4:
@@ -123,7 +135,9 @@ class LLM:
             if self._owns_model:
                 self.model.close()
             raise
-        self._slots = Slots(self._context)
+        self._slots = Slots(self._context, waits)
+        self._watcher: Watcher | None = None  # once something asynchronous is asked for
+        self._watcher_lock = threading.Lock()
         self._embedder = Embedder(self.model, n_ctx, n_threads=n_threads, type_k=type_k,
                                   type_v=type_v, flash_attn=flash_attn)
         self._ranker = Embedder(self.model, n_ctx, n_threads=n_threads, type_k=type_k,
@@ -149,6 +163,7 @@ class LLM:
         ignore_eos: bool = False,
         sampler: Sampler | None = None,
         logprobs: int | None = None,
+        timeout: float | None = None,
         **sampling: Unpack[Sampling],
     ) -> Generation:
         """A stream of the tokens that follow a prompt.
@@ -161,26 +176,34 @@ class LLM:
             ignore_eos: never choose a token that ends the generation.
             sampler: a Sampler; else one is made of the keywords, which are Sampler's.
             logprobs: give the k most likely tokens with each, as Token.top_logprobs.
+            timeout: seconds from the first token that is asked for, the wait for a place included.
+                Then the stream ends within one graph of the model, with a DeadlineError.
 
         Raises:
             ContextFullError: the prompt does not fit into n_ctx.
             TokenError: a token id is outside the vocabulary, or the text is not valid Unicode.
             ArgumentError: a value out of range.
+            BusyError: all places are taken, and the LLM's busy is "error", or nobody is left to end
+                one; with the first token, as all that follow.
+            DeadlineError: it took longer than timeout.
+            ClosedError: the LLM was closed.
         """
         return self._generation(self._prompt_ids(prompt), max_tokens, stop, ignore_eos, sampler,
-                                logprobs, sampling)
+                                logprobs, timeout, sampling)
 
     @overload
     def complete(
         self, prompt: str | bytes | list[int] | NDArray[np.integer], *,
         max_tokens: int | None = 256, stop: _Stop = None, ignore_eos: bool = False,
-        sampler: Sampler | None = None, logprobs: int | None = None, **sampling: Unpack[Sampling],
+        sampler: Sampler | None = None, logprobs: int | None = None,
+        timeout: float | None = None, **sampling: Unpack[Sampling],
     ) -> Completion: ...
     @overload
     def complete(
         self, prompt: list[str] | list[bytes] | list[list[int]] | list[NDArray[np.integer]], *,
         max_tokens: int | None = 256, stop: _Stop = None, ignore_eos: bool = False,
-        sampler: Sampler | None = None, logprobs: int | None = None, **sampling: Unpack[Sampling],
+        sampler: Sampler | None = None, logprobs: int | None = None,
+        timeout: float | None = None, **sampling: Unpack[Sampling],
     ) -> list[Completion]: ...
     def complete(
         self,
@@ -191,26 +214,23 @@ class LLM:
         ignore_eos: bool = False,
         sampler: Sampler | None = None,
         logprobs: int | None = None,
+        timeout: float | None = None,
         **sampling: Unpack[Sampling],
     ) -> Completion | list[Completion]:
         """What follows a prompt, whole. A list of prompts gives a list, computed together.
 
-        Arguments and errors are those of generate. A sampler cannot serve several prompts.
+        Arguments and errors are those of generate. A sampler cannot serve several prompts. timeout
+        is for all of it, and a DeadlineError has what is there by then as its completion.
         """
-        several = isinstance(prompt, list) and prompt and hasattr(prompt[0], "__len__")
-        if not several:
+        if not _is_list(prompt):
             generation = self._generation(self._prompt_ids(prompt), max_tokens, stop, ignore_eos,
-                                          sampler, logprobs, sampling)
+                                          sampler, logprobs, timeout, sampling)
             with generation:
                 return generation.finish()
-        if sampler is not None:
-            raise ArgumentError("a sampler serves one stream at a time: pass its keywords instead")
-        requests = [
-            self._generation(self._prompt_ids(text), max_tokens, stop, ignore_eos, None,
-                             logprobs, sampling)
-            for text in cast("list[_Prompt]", prompt)
-        ]
-        return self._run_together(requests)
+        deadline = deadline_of(timeout)
+        requests = self._requests(prompt, max_tokens=max_tokens, stop=stop, ignore_eos=ignore_eos,
+                                  sampler=sampler, logprobs=logprobs, **sampling)
+        return self._run_together(requests, deadline)
 
     def chat(
         self,
@@ -222,6 +242,7 @@ class LLM:
         ignore_eos: bool = False,
         sampler: Sampler | None = None,
         logprobs: int | None = None,
+        timeout: float | None = None,
         **sampling: Unpack[Sampling],
     ) -> Generation:
         """A stream of the answer to a conversation.
@@ -247,10 +268,10 @@ class LLM:
             prompt = chosen.encode(messages, self.tokenizer)
             stops = [*stop_strings(stop), *stop_strings(chosen.stop)]
         return self._generation(prompt, max_tokens, stops, ignore_eos, sampler, logprobs,
-                                sampling)
+                                timeout, sampling)
 
     def embed(self, texts: _Prompt | Sequence[_Prompt], *, normalize: bool = True,
-              ) -> NDArray[np.float32]:
+              timeout: float | None = None) -> NDArray[np.float32]:
         """Embeddings: the mean of the model's last hidden states over each text.
 
         Where the model's file names another pooling, it is that one. The first call makes a context
@@ -259,6 +280,7 @@ class LLM:
         Args:
             texts: a list, of any length, of texts or token ids; a single text is a list of one.
             normalize: to length 1.
+            timeout: seconds it may take.
 
         Returns:
             float32 array of shape (len(texts), n_embd).
@@ -266,10 +288,12 @@ class LLM:
         Raises:
             ContextFullError: a text has more than n_ctx tokens.
             ArgumentError: a text is empty, and the model has no bos.
+            DeadlineError: it took longer than timeout.
         """
-        return self._embedder.embed(texts, normalize)
+        return self._embedder.embed(texts, normalize, deadline_of(timeout))
 
-    def rerank(self, query: str, documents: Iterable[str]) -> NDArray[np.float32]:
+    def rerank(self, query: str, documents: Iterable[str], *, timeout: float | None = None,
+               ) -> NDArray[np.float32]:
         """How well documents answer a query, by a reranking model: the larger, the better.
 
         The model's classification head reads the two together. The first call makes a context for
@@ -282,8 +306,9 @@ class LLM:
         Raises:
             ArgumentError: the model has no such head, or a text is empty.
             ContextFullError: query and document have more tokens together than n_ctx.
+            DeadlineError: it took longer than timeout, in seconds.
         """
-        return rerank(self._ranker, self.model, query, documents)
+        return rerank(self._ranker, self.model, query, documents, deadline_of(timeout))
 
     def set_lora(self, lora: _Lora) -> None:
         """Takes LoRA adapters, in place of those in use, for generating and embedding.
@@ -327,6 +352,94 @@ class LLM:
         with self._slots.emptied():
             self._adapters.set_control_vector(vector, scale, layers, self._all_contexts())
 
+    # ---- for asyncio -----------------------------------------------------------------------------
+
+    @same_arguments(generate)
+    def agenerate(self, *args: Any, **options: Any) -> AsyncGeneration:
+        """`generate` for asyncio: ``async for token in llm.agenerate(prompt)``.
+
+        The event loop is never kept waiting. Errors come with the first token.
+        """
+        return self._stream(self.generate, args, options)
+
+    @same_arguments(chat)
+    def achat(self, *args: Any, **options: Any) -> AsyncGeneration:
+        """`chat` for asyncio: see agenerate."""
+        return self._stream(self.chat, args, options)
+
+    @overload
+    async def acomplete(
+        self, prompt: str | bytes | list[int] | NDArray[np.integer], *,
+        timeout: float | None = None, **options: Any,
+    ) -> Completion: ...
+    @overload
+    async def acomplete(
+        self, prompt: list[str] | list[bytes] | list[list[int]] | list[NDArray[np.integer]], *,
+        timeout: float | None = None, **options: Any,
+    ) -> list[Completion]: ...
+    async def acomplete(self, prompt: _Prompt | list[Any], *, timeout: float | None = None,
+                        **options: Any) -> Completion | list[Completion]:
+        """`complete` for asyncio, with its arguments and errors.
+
+        A cancelled task ends it within one graph of the model, and its place is free then.
+        """
+        from . import aio
+
+        deadline = deadline_of(timeout)
+        if _is_list(prompt):
+            return await aio.complete_all(self._watch(), lambda: self._requests(prompt, **options),
+                                          deadline, self.n_parallel)
+        return await aio.complete(self._watch(), lambda: self.generate(prompt, **options), deadline)
+
+    async def aembed(self, texts: _Prompt | Sequence[_Prompt], *, normalize: bool = True,
+                     timeout: float | None = None) -> NDArray[np.float32]:
+        """`embed` for asyncio. Calls are served one after another."""
+        from . import aio
+
+        deadline = deadline_of(timeout) or Deadline(math.inf)
+        try:
+            return await aio.run(self._watch().embedder,
+                                 lambda: self._embedder.embed(texts, normalize, deadline))
+        except BaseException:
+            deadline.cancel()  # of a cancelled task the thread goes on
+            raise
+
+    async def aclose(self) -> None:
+        """`close` for asyncio."""
+        import asyncio
+
+        await asyncio.to_thread(self.close)
+
+    def _stream(self, make: Callable[..., Generation], args: tuple[Any, ...],
+                options: dict[str, Any]) -> AsyncGeneration:
+        from .aio import AsyncGeneration
+
+        timeout = options.pop("timeout", None)
+        return AsyncGeneration(self._watch, lambda: make(*args, **options), timeout)
+
+    def _watch(self) -> Watcher:
+        from .watcher import Watcher
+
+        with self._watcher_lock:
+            if self.closed:
+                raise ClosedError("the LLM is closed")
+            if self._watcher is None:
+                self._watcher = Watcher(self._context)
+            return self._watcher
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    # ---- inside ----------------------------------------------------------------------------------
+
     def _all_contexts(self) -> list[Context]:
         return [self._context, *self._embedder.contexts, *self._ranker.contexts]
 
@@ -338,6 +451,7 @@ class LLM:
         ignore_eos: bool,
         sampler: Sampler | None,
         logprobs: int | None,
+        timeout: float | None,
         sampling: Sampling,
     ) -> Generation:
         if not isinstance(sampler, (Sampler, NoneType)):
@@ -363,19 +477,30 @@ class LLM:
             stop=stop_strings(stop),
             ignore_eos=boolean("ignore_eos", ignore_eos),
             logprobs=0 if logprobs is None else integer("logprobs", logprobs, 0),
+            timeout=None if timeout is None else number("timeout", timeout, 0),
             shift_at=self.n_ctx if self._shifts else None,
             n_keep=n_keep,
         )
 
-    def _run_together(self, requests: list[Generation]) -> list[Completion]:
+    def _requests(self, prompts: list[_Prompt], *, sampler: Sampler | None = None,
+                  **options: Any) -> list[Generation]:
+        if sampler is not None:
+            raise ArgumentError("a sampler serves one stream at a time: pass its keywords instead")
+        return [self.generate(prompt, **options) for prompt in prompts]
+
+    def _run_together(self, requests: list[Generation], deadline: Deadline | None,
+                      ) -> list[Completion]:
         waiting, running, done = deque(requests), deque[Generation](), []
         try:
             while waiting or running:
                 while waiting and len(running) < self.n_parallel:
                     running.append(waiting.popleft())
-                    running[-1].start(ahead=INT32_MAX)
+                    running[-1].start(INT32_MAX, deadline)
                 with running.popleft() as generation:
                     done.append(generation.finish())
+        except DeadlineError as error:
+            error.completion = [generation.cut() for generation in requests]
+            raise
         finally:
             for generation in running:
                 generation.close()
@@ -400,6 +525,10 @@ class LLM:
         self._slots.close()
         self._embedder.close()
         self._ranker.close()
+        with self._watcher_lock:
+            watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.close()
         self._adapters.close()
         if self._owns_model:
             self.model.close()
@@ -418,3 +547,8 @@ class LLM:
     def __repr__(self) -> str:
         state = "closed" if self.closed else self.model.description
         return f"<kollama.LLM {state}, n_ctx={self.n_ctx}, n_parallel={self.n_parallel}>"
+
+
+def _is_list(prompt: Any) -> TypeGuard[list[Any]]:
+    """Whether it is several prompts, and not one of ids."""
+    return isinstance(prompt, list) and bool(prompt) and hasattr(prompt[0], "__len__")

@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ._core.model import Model
+    from .deadline import Deadline
     from .embed import Embedder
 
 __all__ = ["rerank"]
 
 
 def rerank(
-    embedder: Embedder, model: Model, query: str, documents: Iterable[str]
+    embedder: Embedder, model: Model, query: str, documents: Iterable[str],
+    deadline: Deadline | None = None,
 ) -> NDArray[np.float32]:
     """What `LLM.rerank` does. The embedder's contexts rank."""
     if isinstance(documents, (str, bytes)) or not isinstance(documents, Iterable):
@@ -29,7 +31,7 @@ def rerank(
     if not pairs:
         model.rank_head()
         return np.zeros(0, np.float32)
-    return np.ascontiguousarray(embedder.embed(pairs, False)[:, 0])
+    return np.ascontiguousarray(embedder.embed(pairs, False, deadline)[:, 0])
 
 
 def pair_ids(model: Model, query: str, document: str) -> NDArray[np.int32]:

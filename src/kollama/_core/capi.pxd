@@ -27,6 +27,8 @@ cdef extern from "kollama.h" nogil:
         pass
     ctypedef struct kollama_quantization:
         pass
+    ctypedef struct kollama_watch:
+        pass
     ctypedef struct kollama_lora:
         pass
 
@@ -390,6 +392,7 @@ cdef extern from "kollama.h" nogil:
         size_t n_top
         size_t shift_at
         size_t n_keep
+        uint64_t key
 
     ctypedef enum kollama_finish:
         KOLLAMA_FINISH_NONE
@@ -431,3 +434,15 @@ cdef extern from "kollama.h" nogil:
     void kollama_generation_request_cancel(kollama_generation * gen)
     void kollama_generation_cancel(kollama_generation * gen)
     void kollama_generation_get_stats(kollama_generation * gen, kollama_generation_stats * stats)
+
+    ctypedef enum kollama_news:
+        KOLLAMA_NEWS_NONE
+        KOLLAMA_NEWS_TOKEN
+        KOLLAMA_NEWS_CHOICE
+        KOLLAMA_NEWS_END
+    kollama_news kollama_generation_look(kollama_generation * gen, bint for_end)
+    kollama_status kollama_watch_init(kollama_context * ctx, kollama_watch ** out)
+    void kollama_watch_free(kollama_watch * watch)
+    kollama_status kollama_watch_wait(
+        kollama_watch * watch, int32_t timeout_ms, const uint64_t ** keys, size_t * n_keys)
+    void kollama_watch_end(kollama_watch * watch)

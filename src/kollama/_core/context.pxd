@@ -10,6 +10,8 @@ cdef class Context:
     cdef readonly int n_batch
     cdef readonly int n_threads
     cdef readonly str pooling
+    cdef readonly str busy
+    cdef object turn  # of those who call
     cdef readonly tuple lora
     cdef object __weakref__
 

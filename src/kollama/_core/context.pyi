@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from kollama._core.lora import Lora
 from kollama._core.model import Model
 from kollama._core.sequence import Sequence
+from kollama.deadline import Deadline
 
 @final
 class Context:
@@ -25,6 +26,7 @@ class Context:
         swa_full: bool = True,
         embeddings: bool = False,
         pooling: Literal["mean", "last", "cls", "none", "rank"] | None = None,
+        busy: Literal["wait", "error"] = "wait",
     ) -> Context: ...
     @property
     def model(self) -> Model: ...
@@ -39,9 +41,14 @@ class Context:
     @property
     def pooling(self) -> str | None: ...
     @property
+    def busy(self) -> Literal["wait", "error"]: ...
+    @property
     def closed(self) -> bool: ...
     def embed(
-        self, texts: Iterable[Iterable[int] | NDArray[np.integer]]
+        self,
+        texts: Iterable[Iterable[int] | NDArray[np.integer]],
+        *,
+        timeout: float | Deadline | None = None,
     ) -> NDArray[np.float32] | list[NDArray[np.float32]]: ...
     @property
     def lora(self) -> tuple[tuple[Lora, float], ...]: ...

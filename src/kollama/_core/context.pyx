@@ -12,7 +12,9 @@ import numpy as np
 
 from kollama import params
 from kollama._core import runtime
+from kollama.deadline import deadline_of
 from kollama.errors import ArgumentError, ClosedError
+from kollama.turn import Turn, waits_when_busy
 
 _POOLING = {
     "none": KOLLAMA_POOLING_NONE,
@@ -29,7 +31,7 @@ _POOLING_OF_FILES = {"1": "mean", "2": "cls", "3": "last"}  # llama.cpp's number
 cdef class Context:
     """K/V memory for sequences of tokens, and the threads that compute: ``model.context()``.
 
-    One engine thread per context runs every computation; calls from other threads queue up.
+    One engine thread per context runs every computation, and one caller at a time has it: see busy.
 
     Args:
         model: the weights. It stays alive, and cannot be closed, while this is open.
@@ -46,6 +48,8 @@ cdef class Context:
         pooling: what becomes of a text's hidden states: "mean", "last", "cls" (the first), "none";
             None: what the model's file says, else "mean". "rank": the scores of the classification
             head of a reranking model.
+        busy: what becomes of a call, of the context or of its sequences, while another thread is in
+            one: "wait" until it is done, or "error": BusyError at once.
 
     Raises:
         ArgumentError: a number out of range, an unknown type name.
@@ -54,9 +58,11 @@ cdef class Context:
 
     def __cinit__(self, Model model not None, *, n_ctx=4096, n_seq_max=1, n_batch=None,
                   n_threads=None, type_k="f16", type_v="f16", flash_attn="auto", swa_full=True,
-                  embeddings=False, pooling=None):
+                  embeddings=False, pooling=None, busy="wait"):
         self._handle = NULL
         self.model = model
+        self.turn = Turn("this context", waits_when_busy(busy))
+        self.busy = busy
         self.lora = ()
         cdef bint embeds = params.boolean("embeddings", embeddings)
         cdef bint causal = _says(model, "attention.causal", "true") == "true"
@@ -112,11 +118,12 @@ cdef class Context:
             raise ClosedError("the context is closed")
         return self._handle
 
-    def embed(self, texts):
+    def embed(self, texts, *, timeout=None):
         """The pooled hidden states of texts, given as token ids. Any number of them.
 
         Args:
             texts: a list of int32 arrays or sequences of ints, none of them empty.
+            timeout: seconds, the wait for the turn included; None: for as long as it takes.
 
         Returns:
             float32 array of shape (len(texts), n_embd), not normalised; with pooling="none" a list
@@ -126,7 +133,10 @@ cdef class Context:
             ArgumentError: this context was not made for embeddings, or a text has no tokens.
             ContextFullError: a text has more tokens than n_ctx.
             TokenError: an id is outside the vocabulary.
+            BusyError: another thread is in a call of this context, and busy is "error".
+            DeadlineError: it took longer than timeout.
         """
+        deadline = deadline_of(timeout)
         if self.pooling is None:
             raise ArgumentError("this context was not made for embeddings: "
                                 "model.context(embeddings=True)")
@@ -145,9 +155,13 @@ cdef class Context:
         cdef kollama_job * job = NULL
         if lengths.sum() > 0:
             tokens, ends, out = np.concatenate(arrays), np.cumsum(lengths), rows
-            check(kollama_context_embed(self.handle(), &tokens[0], &ends[0], n_texts, kind,
-                                        &out[0, 0], &job))
-            finish(job)
+            self.turn.take(deadline)
+            try:
+                check(kollama_context_embed(self.handle(), &tokens[0], &ends[0], n_texts, kind,
+                                            &out[0, 0], &job))
+                finish(job, deadline)
+            finally:
+                self.turn.give_back()
         elif n_texts > 0:
             raise ArgumentError("text 0 has no tokens")
         return np.split(rows, np.cumsum(lengths)[:-1].tolist()) if per_token else rows
@@ -160,7 +174,8 @@ cdef class Context:
 
         Raises:
             StateError: sequences hold tokens: what is in memory was computed without the change.
-            BusyError: a sequence of this context is at work.
+            BusyError: another thread is in a call of this context, and its busy is "error"; or a
+                stream has a sequence of it.
             ArgumentError: an adapter of another model, one twice, a scale that is not finite.
         """
         pairs = tuple(_scaled(each) for each in adapters)
@@ -175,11 +190,12 @@ cdef class Context:
             for i in range(count):
                 handles[i] = (<Lora> pairs[i][0]).handle()
                 scales[i] = pairs[i][1]
-            check(kollama_context_set_loras(self.handle(), handles, scales, count, &job))
+            with self.turn:
+                check(kollama_context_set_loras(self.handle(), handles, scales, count, &job))
+                finish(job)
         finally:
             free(handles)
             free(scales)
-        finish(job)
         self.lora = pairs
 
     def set_control_vector(self, vector, *, scale=1.0, layers=None):
@@ -206,13 +222,17 @@ cdef class Context:
             first = params.integer("layers", low, 1, n_layer - 1)
             last = params.integer("layers", high, first, n_layer - 1)
         if vector is None:
-            check(kollama_context_set_control_vector(self.handle(), NULL, 0, 0, 0, &job))
+            data = None
         else:
             data = _control_rows(vector, params.number("scale", scale, -1e9, 1e9), n_layer,
                                  kollama_model_n_embd(self.model.handle()))
-            check(kollama_context_set_control_vector(
-                self.handle(), &data[0], data.shape[0], first, last, &job))
-        finish(job)
+        with self.turn:
+            if data is None:
+                check(kollama_context_set_control_vector(self.handle(), NULL, 0, 0, 0, &job))
+            else:
+                check(kollama_context_set_control_vector(
+                    self.handle(), &data[0], data.shape[0], first, last, &job))
+            finish(job)
 
     def check_shift(self):
         """Raises where the sequences of this context cannot be shifted (see Sequence.shift).
