@@ -92,4 +92,6 @@ def test_wrong_arguments(tmp_path: Path) -> None:
                 llm.rerank(query, documents)  # type: ignore[arg-type]
         with pytest.raises(kollama.ContextFullError):
             llm.rerank(QUERY, ["한국어 " * 100])
+        with pytest.raises(kollama.DeadlineError):
+            llm.rerank(QUERY, DOCUMENTS * 100, timeout=1e-3)
         assert len(llm.rerank(QUERY, DOCUMENTS)) == len(DOCUMENTS)
