@@ -63,6 +63,7 @@ engine::engine(kollama_model * model, const kollama_context_params & params) :
     n_vocab_(llama_vocab_n_tokens(model->vocab)),
     n_ctx_(std::min<size_t>(params.n_ctx, model->n_positions)),
     embeds_(params.embeddings),
+    ranks_(params.embeddings && params.ranks),
     slots_(params.n_seq_max),
     sequences_(params.n_seq_max),
     shared_(params.n_seq_max) {
@@ -88,7 +89,9 @@ void engine::open(const kollama_context_params & params) {
     p.n_seq_max       = params.n_seq_max;
     p.n_outputs_max   = embeds_ ? std::max(params.n_batch, params.n_seq_max) : params.n_seq_max; // one row a sequence, else a token
     p.embeddings      = embeds_;
-    if (embeds_ && params.file_pools) {
+    if (ranks_) {
+        p.pooling_type = LLAMA_POOLING_TYPE_RANK;
+    } else if (embeds_ && params.file_pools) {
         p.pooling_type = LLAMA_POOLING_TYPE_NONE; // pooling is ours
     }
     p.n_threads       = params.n_threads;

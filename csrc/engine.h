@@ -161,6 +161,7 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     size_t                n_ctx() const { return n_ctx_; }
     size_t                n_batch() const { return n_batch_; }
     bool                  embeds() const { return embeds_; }
+    bool                  ranks() const { return ranks_; }
     std::string           cache_kind() const; // what a saved sequence depends on
     const std::vector<int32_t> & eog_tokens(); // every end-of-generation id; any thread
 
@@ -202,7 +203,7 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     ggml_threadpool * threadpool_ = nullptr;
     crew             crew_;
     size_t           n_vocab_, n_ctx_ = 0, n_batch_ = 0;
-    const bool       embeds_;
+    const bool       embeds_, ranks_;
     std::string      cache_kind_;
 
     std::mutex              mutex_;

@@ -317,6 +317,20 @@ int32_t kollama_model_meta_value(const kollama_model * model, int32_t index, cha
     return llama_model_meta_val_str_by_index(model->handle, index, buf, size);
 }
 
+void kollama_model_get_rank_info(const kollama_model * model, kollama_rank_info * info) {
+    const auto cls     = model->shapes.find("cls.weight");
+    const bool is_head = model->shapes.count("cls.output.weight") || (cls != model->shapes.end() && cls->second.ne[1] == 1);
+    *info         = {};
+    info->n_scores = is_head ? static_cast<int32_t>(llama_model_n_cls_out(model->handle)) : 0;
+    info->bos     = llama_vocab_bos(model->vocab);
+    info->sep     = llama_vocab_sep(model->vocab);
+    info->eos     = llama_vocab_eos(model->vocab) >= 0 ? llama_vocab_eos(model->vocab) : info->sep;
+    info->add_bos = llama_vocab_get_add_bos(model->vocab) && info->bos >= 0;
+    info->add_eos = llama_vocab_get_add_eos(model->vocab) && info->eos >= 0;
+    info->add_sep = llama_vocab_get_add_sep(model->vocab) && info->sep >= 0;
+    info->prompt  = llama_model_chat_template(model->handle, "rerank");
+}
+
 const char * kollama_model_chat_template(const kollama_model * model) {
     return llama_model_chat_template(model->handle, nullptr);
 }
