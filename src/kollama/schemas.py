@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from .errors import ArgumentError
 
 __all__ = ["check_finite", "schema_of"]
+
+DATA = ("const", "default", "enum", "examples")  # keywords whose values are no schemas
 
 
 def schema_of(given: Any) -> dict[str, Any]:
@@ -38,7 +40,21 @@ def schema_of(given: Any) -> dict[str, Any]:
         raise ArgumentError("json_schema is nested too deeply") from None
     except (TypeError, ValueError) as error:
         raise ArgumentError(f"json_schema is not JSON: {error}") from None
+    _encode_references(copy)
     return copy
+
+
+def _encode_references(schema: Any) -> None:
+    """A $ref is a URI, which has no Hangul, while those who write schemas by hand have."""
+    if isinstance(schema, list):
+        for part in schema:
+            _encode_references(part)
+    elif isinstance(schema, dict):
+        for key, value in schema.items():
+            if key == "$ref" and isinstance(value, str) and not value.isascii():
+                schema[key] = quote(value, safe="#/:?&=%~!$'()*+,;@[]")
+            elif key not in DATA:
+                _encode_references(value)
 
 
 def _loaded(given: Any) -> Any:
@@ -73,7 +89,7 @@ def _is_finite(schema: Any, root: Any, within: tuple[str, ...]) -> bool:
     if not isinstance(schema, dict):
         return True
     reference = schema.get("$ref")
-    if isinstance(reference, str) and reference.startswith("#"):
+    if isinstance(reference, str) and (reference == "#" or reference.startswith("#/")):
         if reference in within:  # the smallest value never repeats a reference on its way down
             return False
         if not _is_finite(_resolve(reference, root), root, (*within, reference)):
@@ -111,5 +127,5 @@ def _resolve(reference: str, root: Any) -> Any:
         elif isinstance(found, dict) and key in found:
             found = found[key]
         else:
-            return True  # an anchor, or nothing: llguidance says so
+            return True  # nothing there: llguidance says so
     return found

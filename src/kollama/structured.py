@@ -94,7 +94,8 @@ def _check(name: str, grammar: str) -> None:
 def _readable(message: str) -> str:
     """llguidance's reason without the dump of its state, and without our own lines."""
     text = message.partition("\n<")[0].partition("\n   1 | start: /")[0]
-    return text.removeprefix("at 1(8): ").strip()
+    lines = [line for line in text.split("\n") if OPTIONS.strip() not in line]
+    return "\n".join(lines).removeprefix("at 1(8): ").strip()
 
 
 class _Vocabulary:

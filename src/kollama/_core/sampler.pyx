@@ -221,9 +221,11 @@ cdef class Sampler:
 
     cdef int check_own(self, kollama_status status) except -1:
         """As runtime.check, but what a callable raised is raised as it is."""
-        error, self._error = self._error or self._matchers.error, None
-        self._matchers.error = None
-        if status == KOLLAMA_ERROR_CALLBACK and error is not None:
+        if status != KOLLAMA_ERROR_CALLBACK:
+            return check(status)  # the engine may be ahead: what was raised belongs to a later token
+        error = self._error or self._matchers.error
+        self._error = self._matchers.error = None
+        if error is not None:
             raise error
         return check(status)
 
