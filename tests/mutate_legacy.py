@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import random
 import struct
 from pathlib import Path
 
+import gguf
 import legacy_files
 import mutate
 from mutate import Field
@@ -13,6 +15,7 @@ from mutate import Field
 KINDS = {"ggml": ("ggml", 0), "ggmf": ("ggmf", 1), "ggjt-v1": ("ggjt", 1), "ggjt-v2": ("ggjt", 2), "ggjt-v3": ("ggjt", 3)}
 MAGICS = list(legacy_files.MAGICS.values())
 SHAPE = legacy_files.Shape(n_embd=32, n_head=2, n_head_kv=1, n_layer=1, n_ff=32)
+K_SHAPE = legacy_files.Shape(n_embd=256, n_head=2, n_head_kv=1, n_layer=1, n_ff=256)  # their blocks are of 256
 N_HEADER = 7
 
 
@@ -20,8 +23,10 @@ def seeds(folder: Path, kind: str) -> list[bytes]:
     """Small sound models of every type that the format has."""
     name, version = KINDS[kind]
     tokens = legacy_files.vocabulary()[:280]
-    return [legacy_files.write(folder / "seed.bin", kind=name, version=version, type_name=type_name, shape=SHAPE,
-                               tokens=tokens).path.read_bytes() for type_name in legacy_files.TYPES]
+    types = (legacy_files.TYPES | legacy_files.K_TYPES) if kind == "ggjt-v3" else legacy_files.TYPES
+    return [legacy_files.write(folder / "seed.bin", kind=name, version=version, type_name=type_name, tokens=tokens,
+                               shape=K_SHAPE if type_name in legacy_files.K_TYPES else SHAPE).path.read_bytes()
+            for type_name in types]
 
 
 def fields_of(data: bytes) -> list[Field]:
@@ -59,10 +64,11 @@ def fields_of(data: bytes) -> list[Field]:
 
 
 def _n_bytes(data: bytes, kind: int, shape: list[int]) -> int:
-    name = next(name for name, number in legacy_files.TYPES.items() if number == kind)
-    n = 1
-    for size in shape:
-        n *= size
+    name = next(name for name, number in (legacy_files.TYPES | legacy_files.K_TYPES).items() if number == kind)
+    n = math.prod(shape)
+    if name in legacy_files.K_TYPES:
+        per_block, n_bytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(kind)]
+        return n // per_block * n_bytes
     if name in ("f32", "f16"):
         return n * (4 if name == "f32" else 2)
     version = struct.unpack_from("<I", data, 4)[0] if data[:4] == legacy_files.MAGICS["ggjt"] else 0

@@ -303,7 +303,7 @@ def test_killed_in_the_middle(how: str, tmp_path: Path) -> None:
     assert out.read_bytes() == b"what was there"
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     left = [path.name for path in tmp_path.iterdir() if path.name not in ("hf", "out.gguf")]
-    assert left == ([f"out.gguf.{child.pid}.part"] if how == "SIGKILL" else [])
+    assert left == ([f"out.gguf.{child.pid}.0.part"] if how == "SIGKILL" else [])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on the size of files, and its words")

@@ -81,6 +81,28 @@ def test_killed_in_the_middle(how: str, large: Path, tmp_path: Path) -> None:
     assert out.read_bytes() == b"what was there"
     assert large.read_bytes() == before
     assert scratch.exists() is (how == "SIGKILL")
+    # The next one to write that file removes what was left of it, and nothing else.
+    others = [tmp_path / name for name in ("out.gguf.x.part", "other.gguf.1.0.part", "out.gguf.part")]
+    for other in others:
+        other.write_bytes(b"of somebody")
+    kollama.convert(large, out)
+    assert sorted(tmp_path.glob("*.part")) == sorted(others)
+    assert gguf.GGUFReader(out).tensors
+
+
+def test_two_at_once(large: Path, tmp_path: Path) -> None:
+    """Neither takes the other's temporary file for one that was left, nor writes to it."""
+    out = tmp_path / "out.gguf"
+    kollama.convert(large, tmp_path / "alone.gguf")
+    inner = []
+
+    def second(done: float) -> None:
+        if done > 0.3 and not inner:
+            inner.append(kollama.convert(large, out))
+
+    kollama.convert(large, out, progress=second)
+    assert inner and out.read_bytes() == (tmp_path / "alone.gguf").read_bytes()
+    assert list(tmp_path.glob("*.part")) == []
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's limit on the size of files")

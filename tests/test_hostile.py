@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,20 +27,43 @@ def test_damaged_files(kind: str, tmp_path: Path) -> None:
     reports = list(hostile.open_all(tmp_path, 0, COUNT, kind))
     assert [report.index for report in reports] == list(range(COUNT))
     # Time is the script's to judge: here others may have the cores.
-    assert [report.describe() for report in reports if report.fails and report.cpu < 10 * hostile.CPU_LIMIT] == []
+    assert [report.describe() for report in reports if report.fails and report.seconds < 10 * hostile.TIME_LIMIT] == []
     outcomes = {report.outcome for report in reports}
     assert {"loaded", "FormatError"} <= outcomes <= {"loaded", "FormatError", "ModelLoadError"}
 
 
-def test_a_crash_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The harness itself: a child that dies is the file's fault, and the next files are opened."""
-    script = tmp_path / "child.py"
+def reports_with(fault: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[hostile.Report]:
+    """Of three files, while a fault is in the reader of the second."""
+    script = folder / "child.py"
+    before = '    outcome, text = "loaded", ""\n'
     text = Path(hostile.__file__).read_text("utf-8")
-    script.write_text(text.replace("    path.write_bytes(data)\n", "    path.write_bytes(data)\n    if data == make(3):\n"
-                                   "        import os\n        os.abort()\n"), "utf-8")
+    assert text.count(before) == 1
+    script.write_text(text.replace(before, f"{before}    if data == make(3):\n        {fault}\n"), "utf-8")
     monkeypatch.setenv("PYTHONPATH", str(Path(hostile.__file__).parent))
     monkeypatch.setattr(hostile, "__file__", str(script))
-    assert [report.outcome == "crashed" for report in hostile.open_all(tmp_path, 2, 3)] == [False, True, False]
+    return list(hostile.open_all(folder, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome"),
+    [
+        ("import os; os.abort()", "crashed"),
+        ("time.sleep(60)", "hung"),
+        ("time.sleep(1.1)", "FormatError"),
+        ('b"x" * (200 << 20)', "FormatError"),
+        ("raise MemoryError", "crashed"),
+    ],
+)
+def test_a_fault_is_seen(fault: str, outcome: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The harness itself: what the reader does wrong is the file's report, and the next files are opened."""
+    if "200 << 20" in fault and sys.platform != "linux":
+        pytest.skip("memory is measured on Linux")
+    if outcome == "hung":
+        monkeypatch.setattr(hostile, "WALL_LIMIT", 8.0)
+    reports = reports_with(fault, tmp_path, monkeypatch)
+    assert [report.index for report in reports] == [2, 3, 4]
+    assert [report.fails for report in reports] == [False, True, False]
+    assert reports[1].outcome == outcome
 
 
 @pytest.fixture

@@ -163,6 +163,37 @@ def test_vocabulary_and_added_tokens(tmp_path: Path) -> None:
         assert kollama.Tokenizer.from_file(path).encode(text).tolist() == ids
 
 
+def test_marks_are_those_of_the_gguf(tmp_path: Path) -> None:
+    """llama.cpp takes some pieces for marks by their text, whatever the file says of them."""
+    tokens = [*legacy_files.vocabulary(), (b"[PAD]", -1000.0), (b"<|im_end|>", -1000.0), (b"<|user|>", -1000.0)]
+    n = len(tokens)
+    made = legacy_files.write(tmp_path / "model.bin", tokens=tokens)
+    convert_legacy(made.path, tmp_path / "out.gguf")
+    text = "a[PAD] b<|im_end|><|user|></s>"
+    with kollama.Model(made.path) as legacy_model, kollama.Model(tmp_path / "out.gguf") as todays:
+        for tok in (legacy_model.tokenizer, todays.tokenizer, kollama.Tokenizer.from_file(made.path),
+                    kollama.Tokenizer.from_file(tmp_path / "out.gguf")):
+            assert {n - 3, n - 2, 2} <= set(tok.encode(text, parse_special=True).tolist())
+            assert not {n - 3, n - 2, 2} & set(tok.encode(text).tolist())
+            assert n - 1 not in tok.encode(text, parse_special=True)
+            assert [tok.is_eog(i) for i in (1, 2, n - 3, n - 2, n - 1)] == [False, True, True, True, False]
+            assert tok.decode([n - 3, n - 2, n - 1]) == "[PAD]<|im_end|><|user|>"
+
+
+def test_a_file_without_scores(tmp_path: Path) -> None:
+    """The GGUF says what the file says, nothing; the tokenizer goes by the order of ids in both."""
+    tokens = [(text, -float(i)) for i, (text, _) in enumerate(legacy_files.vocabulary())]
+    ordered = legacy_files.write(tmp_path / "ordered.bin", tokens=tokens)
+    made = legacy_files.write(tmp_path / "model.bin", kind="ggml", tokens=tokens)
+    convert_legacy(made.path, tmp_path / "out.gguf")
+    assert set(gguf.GGUFReader(tmp_path / "out.gguf").fields["tokenizer.ggml.scores"].contents()) == {0.0}
+    expected = [ids.tolist() for ids in kollama.Tokenizer.from_file(ordered.path).encode_batch(tokenizer_json.SENTENCES.split("\n"))]
+    assert len({len(ids) for ids in expected}) > 1
+    for path in (made.path, tmp_path / "out.gguf"):
+        with kollama.Model(path) as model:
+            assert [model.tokenizer.encode(line).tolist() for line in tokenizer_json.SENTENCES.split("\n")] == expected
+
+
 def tokens_of(data: dict[str, Any]) -> list[tuple[bytes, float]]:
     """The vocabulary of a tokenizer.json as convert.py of 2023 wrote it."""
     pieces = sorted(data["model"]["vocab"], key=data["model"]["vocab"].__getitem__)
@@ -356,6 +387,8 @@ def test_what_else_is_refused(tmp_path: Path) -> None:
     tokens = legacy_files.vocabulary()
     twice = legacy_files.write(tmp_path / "twice.bin", tokens=[*tokens, tokens[-1]])
     assert f"the tokens {len(tokens) - 1} and {len(tokens)} have the same text" in refused(twice.path)
+    long = legacy_files.write(tmp_path / "long.bin", tokens=[*tokens, (b"a" * (1 << 22), -1.0)])
+    assert f"token {len(tokens)}: a vocabulary of more than 4194304 bytes" in refused(long.path)
     nul = legacy_files.write(tmp_path / "nul.bin", tokens=[*tokens, (b"a\0b", -1.0)])
     assert f"token {len(tokens)} has a NUL" in refused(nul.path)
 

@@ -28,7 +28,8 @@ struct legacy_header {
 
 struct legacy_vocabulary {
     string_list             pieces; // as GGUF has them, U+2581 for spaces
-    std::vector<float>      scores;
+    std::vector<float>      scores; // all 0 where the file has none
+    bool                    has_scores = true;
     std::vector<token_kind> kinds;
     uint32_t                first_added = UINT32_MAX; // ids from here on came from added_tokens.json
 };
@@ -53,5 +54,8 @@ struct legacy_file {
 legacy_header     read_legacy_header(source_reader & in);
 legacy_vocabulary read_legacy_vocabulary(source_reader & in, const legacy_header & header);
 legacy_file       scan_legacy(const byte_source & source); // all but the weights
+
+// Scores for the pieces of a file that has none: in the order of their ids, runs of spaces last.
+void order_by_id(const string_list & pieces, std::vector<float> & scores);
 
 } // namespace kollama

@@ -13,6 +13,7 @@ constexpr size_t   N_LLAMA = 32000;     // pieces of Llama's own vocabulary
 constexpr float    ADDED   = -1000.0f;  // the score that convert.py gave to all of added_tokens.json
 constexpr float    RUN_OF_SPACES = -1e9f; // what Llama's own vocabulary gives to U+2581 and runs of it
 constexpr uint32_t MAX_VOCAB = 1 << 18; // no Llama of 2023 has a quarter of it; bounds what a lying header can cost
+constexpr uint32_t MAX_TEXT  = 1 << 22; // bytes, of all tokens together; the same
 
 const char * const MAGICS[] = { "lmgg", "fmgg", "tjgg" }; // in the order of legacy_kind
 
@@ -45,13 +46,10 @@ bool is_run_of_marks(std::string_view piece) {
     return piece.empty();
 }
 
-// The pieces of a vocabulary trained as BPE are in the order of their merges, so where the file has one
+// The pieces of a vocabulary trained as BPE are in the order of their merges: where the file has one
 // score for all of them, or none, the id tells that order.
-float score_of(int32_t id, std::string_view piece, float score, bool has_scores, bool added) {
-    if (id <= LAST_BYTE || (has_scores && !added)) {
-        return score;
-    }
-    return !has_scores && is_run_of_marks(piece) ? RUN_OF_SPACES : -static_cast<float>(id - LAST_BYTE - 1);
+float score_of_id(size_t id) {
+    return -(static_cast<float>(id) - (LAST_BYTE + 1));
 }
 
 // The first id from which on all tokens have the score of added ones. Id 1259 of Llama's own has it, too.
@@ -64,6 +62,13 @@ uint32_t find_added(const std::vector<float> & scores) {
 }
 
 } // namespace
+
+void order_by_id(const string_list & pieces, std::vector<float> & scores) {
+    scores.assign(pieces.size(), 0.0f);
+    for (size_t id = LAST_BYTE + 1; id < pieces.size(); id++) {
+        scores[id] = is_run_of_marks(pieces[id]) ? RUN_OF_SPACES : score_of_id(id);
+    }
+}
 
 bool is_legacy_magic(const char * magic) {
     for (const char * known : MAGICS) {
@@ -117,11 +122,15 @@ legacy_vocabulary read_legacy_vocabulary(source_reader & in, const legacy_header
     out.scores.reserve(n);
     out.kinds.reserve(n);
     std::string text;
+    uint64_t    n_bytes = 0;
     for (uint32_t i = 0; i < n; i++) {
         const int32_t  id     = static_cast<int32_t>(i);
         const uint64_t start  = in.offset();
         const uint32_t length = in.number<uint32_t>("a token's length");
         in.need(length, format("token %u", i));
+        if ((n_bytes += length) > MAX_TEXT) {
+            in.fail(start, format("token %u: a vocabulary of more than %u bytes of text is none of 2023", i, MAX_TEXT));
+        }
         text.resize(length);
         in.read(text.data(), length, "a token");
         const float score = header.has_scores() ? in.number<float>("a token's score") : 0.0f;
@@ -136,10 +145,10 @@ legacy_vocabulary read_legacy_vocabulary(source_reader & in, const legacy_header
         out.kinds.push_back(kind);
         out.scores.push_back(score);
     }
-    out.first_added = header.has_scores() ? find_added(out.scores) : n > N_LLAMA ? N_LLAMA : UINT32_MAX;
-    for (uint32_t i = 0; i < n; i++) {
-        const int32_t id = static_cast<int32_t>(i);
-        out.scores[i]    = score_of(id, out.pieces[i], out.scores[i], header.has_scores(), i >= out.first_added);
+    out.has_scores  = header.has_scores();
+    out.first_added = out.has_scores ? find_added(out.scores) : n > N_LLAMA ? N_LLAMA : UINT32_MAX;
+    for (size_t id = N_LLAMA; id < n; id++) {
+        out.scores[id] = out.scores[id] == ADDED ? score_of_id(id) : out.scores[id];
     }
     return out;
 }

@@ -1,6 +1,8 @@
 #include "tokenizer/read_gguf.h"
 
+#include "legacy/format.h"
 #include "tokenizer/chars.h"
+#include "tokenizer/llama_kinds.h"
 #include "tokenizer/pipelines.h"
 
 #include <cmath>
@@ -40,79 +42,6 @@ bool flag_of(const kollama_gguf & gguf, const char * key, bool otherwise) {
     return text ? *text == "true" : otherwise;
 }
 
-// llama.cpp gives the kind "control" to tokens whose text says that they are, whatever the file says
-// (llama_vocab::impl::load, "auto-detect special tokens by text").
-void correct_kinds(const kollama_gguf & gguf, vocabulary & vocab) {
-    auto find = [&](const char * text) { return vocab.ids.find(text); };
-    auto make_control = [&](int32_t id) {
-        if (id >= 0 && vocab.kinds[static_cast<size_t>(id)] != token_kind::unknown) {
-            vocab.kinds[static_cast<size_t>(id)] = token_kind::control;
-        }
-    };
-    struct role {
-        std::initializer_list<const char *> keys, texts;
-    };
-    static const role ROLES[] = {
-        { { "fim_pre_token_id", "prefix_token_id" },
-          { "<|fim_prefix|>", "<fim-prefix>", "<fim_prefix>", "<｜fim▁begin｜>", "<PRE>", "▁<PRE>", "<|code_prefix|>", "<|prefix|>" } },
-        { { "fim_suf_token_id", "suffix_token_id" },
-          { "<|fim_suffix|>", "<fim-suffix>", "<fim_suffix>", "<｜fim▁hole｜>", "<SUF>", "▁<SUF>", "<|code_suffix|>", "<|suffix|>" } },
-        { { "fim_mid_token_id", "middle_token_id" },
-          { "<|fim_middle|>", "<fim-middle>", "<fim_middle>", "<｜fim▁end｜>", "<MID>", "▁<MID>", "<|code_middle|>", "<|middle|>" } },
-        { { "fim_pad_token_id" }, { "<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]" } },
-        { { "fim_rep_token_id" }, { "<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>" } },
-        { { "fim_sep_token_id" }, { "<|file_sep|>" } },
-    };
-    std::vector<int32_t> fim_ends;
-    for (const role & r : ROLES) {
-        int32_t id = -1;
-        for (const char * key : r.keys) {
-            id = std::max(id, id_of(gguf, key, -1, vocab.size()));
-        }
-        for (auto text = r.texts.begin(); id < 0 && text != r.texts.end(); text++) {
-            id = find(*text);
-            make_control(id);
-        }
-        if (&r >= ROLES + 3 && id >= 0) {
-            vocab.eog[static_cast<size_t>(id)] = true;
-        }
-    }
-    for (const char * text : END_OF_GENERATION) {
-        if (const int32_t id = find(text); id >= 0) {
-            vocab.eog[static_cast<size_t>(id)] = true;
-            make_control(id);
-        }
-    }
-    for (const char * text : { "<|channel|>", "<|message|>", "<|start|>", "<|constrain|>" }) {
-        if (const int32_t id = find(text); id >= 0) {
-            vocab.kinds[static_cast<size_t>(id)] = token_kind::user_defined;
-        }
-    }
-    for (int32_t id : { vocab.eos, id_of(gguf, "eot_token_id", -1, vocab.size()), id_of(gguf, "eom_token_id", -1, vocab.size()) }) {
-        if (id >= 0) {
-            vocab.eog[static_cast<size_t>(id)] = true;
-        }
-    }
-    auto demote = [&](const char * text, token_kind kind) {
-        const int32_t id = find(text);
-        if (id >= 0 && vocab.eog[static_cast<size_t>(id)]) {
-            vocab.eog[static_cast<size_t>(id)]   = false;
-            vocab.kinds[static_cast<size_t>(id)] = kind;
-        }
-    };
-    auto has = [&](const char * text) {
-        const int32_t id = find(text);
-        return id >= 0 && vocab.eog[static_cast<size_t>(id)];
-    };
-    const bool calls = has("<|call|>") || has("<|calls|>");
-    if (calls && (has("<|return|>") || has("<|flush|>"))) {
-        demote("<|end|>", token_kind::user_defined);
-    }
-    if (has("<|tool_response>") || has("<|plamo:eos|>")) {
-        demote("</s>", token_kind::normal);
-    }
-}
-
 bool name_has(const kollama_gguf & gguf, const char * key, std::initializer_list<const char *> parts) {
     std::string name = gguf.find(key) ? *gguf.find(key) : "";
     for (char & c : name) {
@@ -124,24 +53,6 @@ bool name_has(const kollama_gguf & gguf, const char * key, std::initializer_list
         }
     }
     return false;
-}
-
-std::vector<special_token> specials_of(const kollama_gguf & gguf, const vocabulary & vocab) {
-    const bool phi3 = name_has(gguf, "general.name", { "phi-3", "phi3" }); // llama.cpp knows these by name
-    std::vector<special_token> out;
-    for (size_t id = 0; id < vocab.size(); id++) {
-        const token_kind kind = vocab.kinds[id];
-        if (kind != token_kind::control && kind != token_kind::user_defined && kind != token_kind::unknown) {
-            continue;
-        }
-        special_token token;
-        token.text       = vocab.pieces[id];
-        token.id         = static_cast<int32_t>(id);
-        token.is_special = kind != token_kind::user_defined;
-        token.rstrip     = phi3 && token.text != "<unk>" && token.text != "<s>" && token.text != "<|endoftext|>";
-        out.push_back(std::move(token));
-    }
-    return out;
 }
 
 // By score. false where the vocabulary is of another kind.
@@ -186,6 +97,9 @@ bool read_scores(const byte_source & source, const kollama_gguf & gguf, tokenize
             }
         }
     }
+    if (const std::string * was = gguf.find("kollama.source_format"); was && *was == "ggml") {
+        order_by_id(vocab.pieces, vocab.scores);
+    }
     vocab.kinds.assign(n, token_kind::normal);
     if (types) {
         const std::vector<char> bytes = read_array(source, *types);
@@ -205,13 +119,11 @@ bool read_scores(const byte_source & source, const kollama_gguf & gguf, tokenize
     if (const std::string * first = gguf.find("kollama.tokenizer.first_added")) { // ours: docs/convert.md
         vocab.first_added = static_cast<uint32_t>(std::min<uint64_t>(std::strtoull(first->c_str(), nullptr, 10), UINT32_MAX));
     }
-    correct_kinds(gguf, vocab);
-    for (size_t id = 0; id < n; id++) {
-        vocab.special[id] = vocab.kinds[id] == token_kind::control || vocab.kinds[id] == token_kind::unknown;
-    }
-    const bool prefix = flag_of(gguf, "add_space_prefix", true);
+    correct_kinds(vocab, [&](const char * key) { return id_of(gguf, key, -1, n); });
+    const bool prefix  = flag_of(gguf, "add_space_prefix", true);
+    const bool is_phi3 = name_has(gguf, "general.name", { "phi-3", "phi3" }); // llama.cpp knows these by name
     out.text.start    = prefix ? text_rules::strip::one_space : text_rules::strip::nothing;
-    out.encodes       = std::make_unique<score_encoder>(vocab, specials_of(gguf, vocab), prefix);
+    out.encodes       = std::make_unique<score_encoder>(vocab, specials_of(vocab, is_phi3), prefix);
     return true;
 }
 

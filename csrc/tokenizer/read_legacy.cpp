@@ -1,6 +1,7 @@
 // The tokenizer of a GGML file of 2023.
 
 #include "legacy/format.h"
+#include "tokenizer/llama_kinds.h"
 #include "tokenizer/pipelines.h"
 #include "tokenizer/tokenizer.h"
 
@@ -14,18 +15,19 @@ void take_legacy_vocabulary(legacy_vocabulary && from, tokenizer & out) {
     vocab.first_added  = from.first_added;
     vocab.kinds        = std::move(from.kinds);
     vocab.ids.build(vocab.pieces);
+    if (!from.has_scores) {
+        order_by_id(vocab.pieces, vocab.scores);
+    }
     vocab.special.assign(n, false);
     vocab.eog.assign(n, false);
-    vocab.special[0] = vocab.special[1] = vocab.special[2] = true;
     vocab.unk              = 0;
     vocab.bos              = 1;
     vocab.eos              = 2;
-    vocab.eog[2]           = true;
     vocab.add_bos          = true;
     vocab.literal_specials = true;
     out.text.start         = text_rules::strip::one_space;
-    out.encodes            = std::make_unique<score_encoder>(
-        vocab, std::vector<special_token>{ { "<unk>", 0, true }, { "<s>", 1, true }, { "</s>", 2, true } }, true);
+    correct_kinds(vocab, [](const char *) { return -1; }); // as of the GGUF that it would be
+    out.encodes = std::make_unique<score_encoder>(vocab, specials_of(vocab, false), true);
 }
 
 void read_legacy(const byte_source & source, tokenizer & out) {
