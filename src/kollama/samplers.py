@@ -368,7 +368,7 @@ class JsonSchema(Form):
 
 @dataclass(frozen=True)
 class Regex(Form):
-    """Text that a regular expression (of Rust's regex crate) matches from its first character on."""
+    """Text that a regular expression (as of Rust's regex crate) matches as a whole."""
 
     keyword = "regex"
     regex: str

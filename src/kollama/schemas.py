@@ -30,7 +30,7 @@ def schema_of(given: Any) -> dict[str, Any]:
         raise TypeError("json_schema must be a mapping, JSON text of one, True or a Pydantic "
                         f"model, not {type(schema).__name__}")
     try:
-        # Through JSON: what is no JSON is found here, and what the caller changes later is not seen.
+        # Through JSON: what is none is found here, and what the caller changes later is not seen.
         copy: dict[str, Any] = json.loads(json.dumps(schema, allow_nan=False, ensure_ascii=False))
         json.dumps(copy, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -96,11 +96,11 @@ def _is_finite(schema: Any, root: Any, within: tuple[str, ...]) -> bool:
             return False
     for key, enough in (("anyOf", any), ("oneOf", any), ("allOf", all)):
         parts = schema.get(key)
-        if isinstance(parts, list) and parts:
-            if not enough(_is_finite(part, root, within) for part in parts):
-                return False
-    needed = _needed(schema)
-    return all(_is_finite(part, root, within) for part in needed)
+        if not isinstance(parts, list) or not parts:
+            continue
+        if not enough(_is_finite(part, root, within) for part in parts):
+            return False
+    return all(_is_finite(part, root, within) for part in _needed(schema))
 
 
 def _needed(schema: dict[str, Any]) -> list[Any]:

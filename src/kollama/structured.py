@@ -27,7 +27,7 @@ MAX_TOKEN_BYTES = 1000  # llguidance's tree of the vocabulary is at most 1024 de
 KEPT_GRAMMARS = 16  # of a model, compiled
 
 # Without "no_forcing" llguidance would have our tokenizer spell what can come in one way only, and
-# that way alone be chosen. Here the model chooses among all ways that a text can be cut into tokens.
+# that way alone be chosen. Here the model chooses among all ways to cut a text into tokens.
 OPTIONS = '\n%llguidance {"no_forcing": true}\n'
 
 # A space or a new line with its indentation, once: a small model that may write as many as it likes

@@ -35,11 +35,11 @@ _KINDS = {
 cdef class Sampler:
     """Chooses tokens from logits, by all samplers of llama.cpp.
 
-    Meaning, defaults and order are llama.cpp's: a form of the output, logit_bias, penalties, DRY, top_n_sigma,
-    top_k, typical_p, top_p, min_p, XTC, temperature, and a draw. `links` shows what was made of
-    the keywords; `Sampler.chain` takes links in an order of your own. With temperature, top_k,
-    top_p and min_p alone a token costs one pass over the logits, and where a form is asked for as
-    long as what they choose has it.
+    Meaning, defaults and order are llama.cpp's: a form of the output, logit_bias, penalties, DRY,
+    top_n_sigma, top_k, typical_p, top_p, min_p, XTC, temperature, and a draw. `links` shows what
+    was made of the keywords; `Sampler.chain` takes links in an order of your own. With temperature,
+    top_k, top_p and min_p alone a token costs one pass over the logits, and where a form is asked
+    for as long as what they choose has it.
 
     One sampler serves one stream at a time. It follows the stream: penalties and DRY see all
     tokens of the sequence, the prompt's too; a grammar begins at the first token that it chooses
@@ -222,7 +222,7 @@ cdef class Sampler:
     cdef int check_own(self, kollama_status status) except -1:
         """As runtime.check, but what a callable raised is raised as it is."""
         if status != KOLLAMA_ERROR_CALLBACK:
-            return check(status)  # the engine may be ahead: what was raised belongs to a later token
+            return check(status)  # the engine may be ahead: a later token raised what is kept
         error = self._error or self._matchers.error
         self._error = self._matchers.error = None
         if error is not None:

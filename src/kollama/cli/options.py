@@ -72,7 +72,8 @@ def _json_schema(text: str) -> str:
     try:
         return Path(text).read_text("utf-8")
     except (OSError, ValueError) as error:
-        raise argparse.ArgumentTypeError(f"neither JSON nor a file that can be read: {error}") from None
+        reason = f"neither JSON nor a file that can be read: {error}"
+        raise argparse.ArgumentTypeError(reason) from None
 
 
 def _layers(text: str) -> int | str:
