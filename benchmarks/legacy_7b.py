@@ -106,9 +106,9 @@ def status(key: str) -> int:
 
 def measure(path: str, n_prompt: int, n_tokens: int) -> dict[str, float]:
     """One run, in this process."""
-    start = time.perf_counter()
+    start, work = time.perf_counter(), time.process_time()
     model = kollama.Model(path)
-    opened = time.perf_counter()
+    opened, work = time.perf_counter(), time.process_time() - work
     with model, model.context(n_ctx=1024) as context:
         sequence = context.sequence()
         sequence.append([1])  # the first graph allocates
@@ -121,6 +121,7 @@ def measure(path: str, n_prompt: int, n_tokens: int) -> dict[str, float]:
         end = time.perf_counter()
         return {
             "open_s": opened - start,
+            "open_cpu_s": work,
             "prompt_tps": n_prompt / (read - begin),
             "generate_tps": n_tokens / (end - read),
             "resident": status("VmRSS"),
@@ -202,6 +203,7 @@ def compare(arguments: argparse.Namespace) -> None:
 
 ROWS = {
     "open_s": "open, s",
+    "open_cpu_s": "open, s of CPU time",
     "prompt_tps": "prompt, tokens/s",
     "generate_tps": "generation, tokens/s",
     "resident": "resident, GB",
@@ -244,8 +246,6 @@ def main() -> None:
         return
     arguments.folder.mkdir(parents=True, exist_ok=True)
     compare(arguments)
-
-
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ void engine::start(const std::shared_ptr<generation> & gen, sampler_hold & sampl
     generations_.reserve(generations_.size() + 1); // no failure once the sampler is taken
     gen->owner     = this;
     gen->sampler   = sampler.keep();
+    gen->n_stream  = gen->sampler->n_streams;
     gen->seq->busy = true;
     gen->started   = generation::clock::now();
     generations_.push_back(gen);
@@ -30,6 +31,7 @@ void engine::cancel_locked(generation & gen) {
     } else if (!gen.choosing) {
         gen.end(KOLLAMA_FINISH_CANCELLED);
     }
+    ring();
     work_.notify_one();
 }
 
@@ -64,12 +66,17 @@ void engine::choose(generation & gen, std::unique_lock<std::mutex> & lock) {
     } else {
         gen.publish(std::move(event));
     }
+    ring();
     work_.notify_one();
 }
 
 kollama_status engine::next(generation & gen, int32_t timeout_ms, kollama_event * event) {
     std::unique_lock<std::mutex> lock(mutex_);
     const auto ready = [&] { return !gen.events.empty() || gen.status != KOLLAMA_PENDING || gen.awaits_choice; };
+    if (!ready() && !gen.asking) {
+        gen.asking = true;
+        work_.notify_one();
+    }
     if (!gen.news.wait_for(lock, std::chrono::milliseconds(timeout_ms), ready)) {
         return KOLLAMA_PENDING;
     }
@@ -83,6 +90,7 @@ kollama_status engine::next(generation & gen, int32_t timeout_ms, kollama_event 
     generation::event taken = std::move(gen.events.front());
     gen.events.pop_front();
     gen.n_handed++;
+    gen.asking     = false;
     gen.handed     = std::move(taken.text);
     gen.handed_top = std::move(taken.top);
     *event = { taken.token, taken.logprob, gen.handed.data(), gen.handed.size(), taken.finish, gen.handed_top.data(), gen.handed_top.size() };
@@ -115,6 +123,7 @@ bool engine::run_generations(std::unique_lock<std::mutex> & lock) {
             gen->end(KOLLAMA_FINISH_CANCELLED);
         } else if (gen->wants_step()) {
             gen->running = true;
+            gen->take_forced();
             ready.push_back(gen);
         }
     }
@@ -127,6 +136,7 @@ bool engine::run_generations(std::unique_lock<std::mutex> & lock) {
             gen->running = false;
         }
     }
+    ring(); // once for all tokens of the step
     const auto ended = [](const auto & gen) { return gen->status != KOLLAMA_PENDING; };
     generations_.erase(std::remove_if(generations_.begin(), generations_.end(), ended), generations_.end());
     return !ready.empty();
@@ -140,11 +150,14 @@ void engine::step(std::vector<std::shared_ptr<generation>> & ready) {
     size_t                                   budget = n_batch_;
     for (auto & gen : ready) {
         const auto status = guarded([&] {
+            if (gen->replaces && gen->replace(*this, mutex_)) {
+                return;
+            }
             if (!gen->begun) {
                 gen->begin(*this);
             }
             if (budget > 0) {
-                items.push_back(gen->next_item(budget));
+                items.push_back(gen->next_item(*this, budget));
                 owners.push_back(gen);
                 budget -= items.back().n_tokens;
             }
@@ -198,7 +211,7 @@ void engine::fail(generation & gen, kollama_status status) {
     if (status == KOLLAMA_ERROR_ENGINE && poison_.empty()) {
         poison_ = reason;
     }
-    if (status == KOLLAMA_ERROR_CONTEXT_FULL && gen.n_sampled > 0) {
+    if (status == KOLLAMA_ERROR_CONTEXT_FULL && gen.n_generated() > 0) {
         gen.end(KOLLAMA_FINISH_LENGTH); // other sequences filled the context
     } else if (status != KOLLAMA_ERROR_ABORTED) {
         gen.fail(status, reason);

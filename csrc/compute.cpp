@@ -28,6 +28,21 @@ void engine::fill_batch(std::vector<batch_item> & items) {
     }
 }
 
+int32_t engine::compute(const llama_batch & batch) {
+    std::shared_lock<std::shared_mutex> lock(model_->loras_mutex, std::defer_lock);
+    if (reserves_) {
+        lock.lock();
+    }
+    try {
+        const int32_t code = llama_decode(ctx_, batch);
+        reserves_          = false;
+        return code;
+    } catch (const engine_failure &) {
+        abandoned_ = true;
+        throw;
+    }
+}
+
 void engine::decode(std::vector<batch_item> & items) {
     fill_batch(items);
     llama_batch batch = {};
@@ -41,14 +56,9 @@ void engine::decode(std::vector<batch_item> & items) {
     for (const batch_item & item : items) {
         item.seq->tokens.reserve(item.seq->tokens.size() + item.n_tokens); // no failure once it is read
     }
-    guard   g;
-    int32_t code;
-    try {
-        code = llama_decode(ctx_, batch);
-    } catch (const engine_failure &) {
-        abandoned_ = true;
-        throw;
-    }
+    guard         g;
+    quiet_when    quiet(abort_);
+    const int32_t code = compute(batch);
     if (code != 0) {
         fail_decode(code, items, g.errors());
     }
@@ -100,9 +110,15 @@ void engine::rewind(sequence & seq, size_t n_keep) {
     } else if (!has_past() || !llama_memory_seq_rm(memory, seq.id, n, -1)) {
         // A recurrent state has no past to go back to, nor has a pruned window (swa_full=False).
         llama_memory_seq_rm(memory, seq.id, -1, -1);
+        shared_.cut(seq.id, 0);
         seq.tokens.clear();
+        seq.n_kept    = SIZE_MAX;
         seq.row_valid = false;
         throw failure(KOLLAMA_ERROR_DECODE, "this model's memory cannot drop its last tokens: the sequence is now empty");
+    }
+    shared_.cut(seq.id, n_keep);
+    if (n_keep <= seq.n_kept) {
+        seq.n_kept = SIZE_MAX;
     }
     if (n_keep < seq.tokens.size()) {
         seq.tokens.resize(n_keep);
@@ -112,7 +128,9 @@ void engine::rewind(sequence & seq, size_t n_keep) {
 
 void engine::fork(const sequence & src, sequence & dst) {
     llama_memory_seq_cp(llama_get_memory(ctx_), src.id, dst.id, -1, -1);
+    shared_.fork(src.id, dst.id, src.tokens.size());
     dst.tokens = src.tokens;
+    dst.n_kept = src.n_kept;
     if (src.row_valid) {
         dst.row         = new kollama_row(n_vocab_);
         dst.row->logits = src.row->logits;

@@ -57,14 +57,9 @@ void engine::embed_piece(const embed_request & request, size_t first, size_t beg
     batch.n_seq_id    = n_seq_ids_.data();
     batch.seq_id      = seq_id_ptrs_.data();
     batch.logits      = outputs_.data();
-    guard   g;
-    int32_t code;
-    try {
-        code = llama_decode(ctx_, batch);
-    } catch (const engine_failure &) {
-        abandoned_ = true;
-        throw;
-    }
+    guard         g;
+    quiet_when    quiet(abort_);
+    const int32_t code = compute(batch);
     if (code != 0) {
         llama_memory_clear(llama_get_memory(ctx_), false);
         fail_decode(code, none, g.errors());

@@ -64,7 +64,9 @@ engine::engine(kollama_model * model, const kollama_context_params & params) :
     n_vocab_(llama_vocab_n_tokens(model->vocab)),
     n_ctx_(params.n_ctx),
     embeds_(params.embeddings),
-    slots_(params.n_seq_max) {
+    slots_(params.n_seq_max),
+    sequences_(params.n_seq_max),
+    shared_(params.n_seq_max) {
     ++model_->n_contexts;
 }
 
@@ -101,7 +103,10 @@ void engine::open(const kollama_context_params & params) {
     p.abort_callback_data = this;
 
     guard g;
-    ctx_ = llama_init_from_model(model_->handle, p);
+    {
+        std::shared_lock<std::shared_mutex> lock(model_->loras_mutex);
+        ctx_ = llama_init_from_model(model_->handle, p);
+    }
     if (!ctx_) {
         throw failure(KOLLAMA_ERROR_LOAD, "the context cannot be made: " + (g.errors().empty() ? "llama.cpp gave no reason" : g.errors()));
     }
@@ -157,6 +162,7 @@ void engine::close() {
     }
     llama_free(ctx_);
     ctx_ = nullptr;
+    loras_.clear();
     if (threadpool_) {
         cpu_function<decltype(ggml_threadpool_free)>("ggml_threadpool_free")(threadpool_);
         threadpool_ = nullptr;
@@ -215,6 +221,8 @@ void engine::run() {
     jobs_.clear();
     generations_.clear();
     done_.notify_all();
+    unwatched_ = true;
+    watch_.notify_all();
 }
 
 void engine::run_drops() {
@@ -222,6 +230,7 @@ void engine::run_drops() {
         if (poison_.empty()) {
             llama_memory_seq_rm(llama_get_memory(ctx_), id, -1, -1);
         }
+        shared_.cut(id, 0);
     }
     drops_.clear();
 }
@@ -280,7 +289,8 @@ void engine::throw_cancelled() {
 }
 
 bool engine::abort_requested(void * self) {
-    return static_cast<engine *>(self)->abort_.load(std::memory_order_relaxed);
+    const auto * e = static_cast<engine *>(self);
+    return e->abort_.load(std::memory_order_relaxed) && !e->shielded_.load(std::memory_order_relaxed);
 }
 
 // ---- callers -------------------------------------------------------------------------------------
@@ -360,6 +370,7 @@ std::shared_ptr<sequence> engine::take_slot() {
     auto seq = std::make_shared<sequence>();
     seq->id  = static_cast<int>(free - slots_.begin());
     *free    = true;
+    sequences_[seq->id] = seq;
     return seq;
 }
 

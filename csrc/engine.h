@@ -7,8 +7,10 @@
 
 #pragma once
 
+#include "adapters.h"
 #include "model.h"
 #include "row.h"
+#include "shared_cells.h"
 
 #include <condition_variable>
 #include <deque>
@@ -26,6 +28,7 @@ struct generation;
 struct sequence : counted<KOLLAMA_HANDLE_SEQUENCE> {
     int                  id = -1;
     std::vector<int32_t> tokens;            // those in memory, at positions 0, 1, ...
+    size_t               n_kept    = SIZE_MAX; // tokens behind these were computed with others, since dropped, in view
     kollama_row *        row       = nullptr;
     bool                 row_valid = false; // row holds the logits of tokens.back()
     bool                 busy      = false; // set and read under the engine's mutex
@@ -33,6 +36,7 @@ struct sequence : counted<KOLLAMA_HANDLE_SEQUENCE> {
 
     ~sequence() { kollama_row_release(row); }
 
+    size_t        n_exact() const { return std::min(n_kept, tokens.size()); }
     kollama_row * take_row() const; // of the last token's logits, retained; STATE where there is none
 };
 
@@ -106,10 +110,16 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     void                      drop_slot(sequence & seq); // ends what works on it
 
     void           start(const std::shared_ptr<generation> & gen, sampler_hold & sampler);
+    void           send(const std::shared_ptr<generation> & gen, kollama_sampler * sampler, int32_t token);
     void           request_cancel(generation & gen); // does not wait
     void           cancel(generation & gen);         // waits until it has ended
     kollama_status next(generation & gen, int32_t timeout_ms, kollama_event * event);
     void           get_stats(generation & gen, kollama_generation_stats * stats);
+
+    // What there is of it, without waiting; where there is nothing, wait_news gives its key once there is.
+    kollama_news   look(generation & gen, bool for_end);
+    kollama_status wait_news(int32_t timeout_ms, std::vector<uint64_t> & keys); // one thread at a time
+    void           end_watch();
 
     // Runs f under the mutex, once nobody works on seq: BUSY else.
     void with_idle(sequence & seq, const std::function<void()> & f);
@@ -119,6 +129,8 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
 
     // ---- under the mutex ----
     void set_idle(sequence & seq);
+    void announce(generation & gen); // to those who wait for it
+    void ring();                     // for the watching thread, after announcements
 
     // ---- for jobs, on the engine thread ----
     // All or nothing: where it throws, every sequence is as it was. At most n_batch tokens in all.
@@ -127,11 +139,18 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     // Keeps the first n_keep tokens.
     void rewind(sequence & seq, size_t n_keep);
     void fork(const sequence & src, sequence & dst);
+    // Drops n_discard tokens behind the first n_keep; some must be left behind them.
+    void shift(sequence & seq, size_t n_keep, size_t n_discard);
     void check_cancelled(const job & job);
+    void set_loras(std::vector<scaled_lora> loras);
+    void set_control_vector(const std::vector<float> & data, int32_t first, int32_t last); // of layers 1, 2, ...; empty: none
     std::vector<uint8_t> save(const sequence & seq);
     void load(sequence & seq, const saved_sequence & saved); // where it throws, seq is empty
     void embed(job & job, const embed_request & request);
 
+    void                  check_can_shift() const; // throws; any thread
+    void                  check_vacant(); // throws where a sequence holds tokens; any thread
+    uint64_t              adapters_key() const; // tells those in use from others; any thread
     const kollama_model * model() const { return model_; }
     size_t                n_vocab() const { return n_vocab_; }
     size_t                n_ctx() const { return n_ctx_; }
@@ -153,6 +172,9 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     void cancel_locked(job & job);
     void cancel_locked(generation & gen);
     void choose(generation & gen, std::unique_lock<std::mutex> & lock);
+    void revive(const std::shared_ptr<generation> & gen, kollama_sampler * sampler);
+    void read_last_again(sequence & seq);
+    int32_t compute(const llama_batch & batch);
     void step(std::vector<std::shared_ptr<generation>> & ready);
     void retry(kollama_status status, const std::vector<batch_item> & items,
                const std::vector<std::shared_ptr<generation>> & owners);
@@ -177,7 +199,7 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     std::string      cache_kind_;
 
     std::mutex              mutex_;
-    std::condition_variable work_, done_;
+    std::condition_variable work_, done_, watch_;
     std::thread             thread_;
     std::mutex              join_mutex_; // close and stop_all may both come to join
     bool                    stopping_ = false;
@@ -188,9 +210,17 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     std::deque<std::shared_ptr<job>>         jobs_;
     std::vector<std::shared_ptr<generation>> generations_;
     std::vector<bool>                        slots_; // by sequence id: taken
+    std::vector<std::weak_ptr<sequence>>     sequences_; // by id
     std::vector<int>                         drops_; // ids to be emptied before anything else runs
+    std::vector<uint64_t>                    told_;  // keys of generations with news, for the watching thread
+    bool                                     unwatched_ = false; // no news come any more
     std::shared_ptr<job>                     running_; // generations mark themselves
     std::atomic<bool>                        abort_{false};      // polled by ggml between nodes
+    std::atomic<bool>                        shielded_{false};   // and not heeded
+    shared_cells                             shared_; // engine thread only
+    std::vector<scaled_lora>                 loras_;  // likewise: those in use
+    std::atomic<uint64_t>                    lora_key_{0}, control_key_{0};
+    bool                                     reserves_ = true; // engine thread only: the next graph is laid out anew
 
     // Engine thread only, kept between batches.
     std::vector<llama_token>    tokens_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 namespace kollama {
 
@@ -16,7 +17,7 @@ void generation::release() {
     if (!choosing) {
         give_sampler_back();
     }
-    news.notify_all();
+    owner->announce(*this);
 }
 
 void generation::fail(kollama_status why, std::string what) {
@@ -36,15 +37,30 @@ void generation::end(kollama_finish how) {
     }
 }
 
-// Keeps what memory and prompt have in common. Of a prompt that is all there the last token is read
+bool generation::wants_step() const {
+    if (status != KOLLAMA_PENDING || cancelled || awaits_choice) {
+        return false;
+    }
+    if (forced >= 0 || pending < 0) {
+        return true;
+    }
+    if (steps || (shifts_next() && ahead != INT32_MAX)) { // before a shift the last token must be the consumer's
+        return asking && events.empty();
+    }
+    return events.size() < ahead;
+}
+
+// Keeps what memory and target have in common. Of a target that is all there the last token is read
 // again: its logits are needed.
 void generation::begin(engine & e) {
     begun = true;
-    if (prompt.size() > e.n_ctx()) {
-        throw failure(KOLLAMA_ERROR_CONTEXT_FULL, format("the prompt has %zu tokens, n_ctx is %zu", prompt.size(), e.n_ctx()));
+    if (target.size() > e.n_ctx()) {
+        throw failure(KOLLAMA_ERROR_CONTEXT_FULL, format("the prompt has %zu tokens, n_ctx is %zu", target.size(), e.n_ctx()));
     }
-    const size_t limit = std::min(seq->tokens.size(), prompt.size() - 1);
-    while (n_read < limit && seq->tokens[n_read] == prompt[n_read]) {
+    const bool   resumes = history.size() > prompt.size() || sent >= 0;
+    const size_t limit   = std::min(resumes ? seq->tokens.size() : seq->n_exact(), target.size() - 1);
+    n_read               = 0;
+    while (n_read < limit && seq->tokens[n_read] == target[n_read]) {
         n_read++;
     }
     seq->row_valid = false; // this loop samples from llama.cpp's own row
@@ -53,27 +69,50 @@ void generation::begin(engine & e) {
     } catch (const failure &) {
         n_read = 0; // a memory that cannot go back is empty now
     }
-    n_reused = n_read;
+    if (!resumes) {
+        n_reused = n_read;
+    }
 }
 
-batch_item generation::next_item(size_t budget) {
+batch_item generation::next_item(engine & e, size_t budget) {
+    if (shifts_next()) {
+        shift(e);
+    }
     if (pending >= 0) {
         return { seq.get(), &pending, 1, true };
     }
-    const size_t n = std::min(budget, prompt.size() - n_read);
-    return { seq.get(), prompt.data() + n_read, n, n_read + n == prompt.size() };
+    const size_t n = std::min(budget, target.size() - n_read);
+    return { seq.get(), target.data() + n_read, n, n_read + n == target.size() };
+}
+
+// Drops the older half of what need not be kept.
+void generation::shift(engine & e) {
+    const size_t n_drop = std::max<size_t>(1, (seq->tokens.size() - n_keep) / 2);
+    e.shift(*seq, n_keep, n_drop);
+    n_dropped += n_drop;
+    shifted_at = n_generated();
+}
+
+std::vector<int32_t> generation::in_memory() const {
+    std::vector<int32_t> tokens(history);
+    tokens.erase(tokens.begin() + static_cast<ptrdiff_t>(n_dropped ? n_keep : 0),
+                 tokens.begin() + static_cast<ptrdiff_t>(n_dropped ? n_keep + n_dropped : 0));
+    return tokens;
 }
 
 kollama_sampler::choice generation::sample(engine & e, float * logits) {
     if (!ignore_eos) {
-        return sampler->sample(logits, e.n_vocab(), seq->tokens, true);
+        return sampler->sample(logits, e.n_vocab(), history, true);
     }
     masked.clear();
     for (int32_t id : e.eog_tokens()) {
         masked.push_back(logits[id]);
         logits[id] = -std::numeric_limits<float>::infinity();
     }
-    kollama_sampler::choice chosen = sampler->sample(logits, e.n_vocab(), seq->tokens, true);
+    kollama_sampler::choice chosen = sampler->sample(logits, e.n_vocab(), history, true);
+    for (size_t i = 0; i < masked.size(); i++) {
+        logits[e.eog_tokens()[i]] = masked[i];
+    }
     // The logprob of the model's own distribution counts the end tokens in.
     const double log_total = logits[chosen.token] - chosen.logprob;
     double       missing   = 0;
@@ -99,7 +138,8 @@ kollama_finish generation::take(engine & e, int32_t token) {
         } else if (sampler->ended()) {
             how = KOLLAMA_FINISH_STOP;
             stops.flush(bytes);
-        } else if ((max_tokens >= 0 && n_sampled >= static_cast<size_t>(max_tokens)) || seq->tokens.size() >= e.n_ctx()) {
+        } else if ((max_tokens >= 0 && n_generated() >= static_cast<size_t>(max_tokens)) ||
+                   (shift_at == 0 && seq->tokens.size() >= e.n_ctx())) {
             how = KOLLAMA_FINISH_LENGTH;
         }
     }
@@ -121,11 +161,14 @@ void generation::advance(engine & e, std::mutex & mutex, const batch_item & item
         return;
     }
     float * logits = e.logits_of(item);
-    if (calls_back) {
+    if (calls_back || keeps_row) {
         row.assign(logits, logits + e.n_vocab());
+        row_at = n_generated();
+    }
+    if (calls_back && sent < 0) {
         std::lock_guard<std::mutex> lock(mutex);
-        awaits_choice = true;
-        news.notify_all();
+        awaits_choice = forced < 0;
+        e.announce(*this);
         return;
     }
     event event = decide(e, logits);
@@ -142,14 +185,29 @@ generation::event generation::decide(engine & e, float * logits) {
             event.top.push_back({ entry.id, entry.logit - log_total });
         }
     }
-    const kollama_sampler::choice chosen = sample(e, logits);
-    pending = chosen.token;
-    n_sampled++;
+    const kollama_sampler::choice chosen = choose(e, logits);
+    pending       = chosen.token;
     event.token   = chosen.token;
     event.logprob = chosen.logprob;
+    history.push_back(chosen.token);
     event.finish  = take(e, chosen.token);
     event.text    = text;
     return event;
+}
+
+// The sampler's choice, or the token that was sent in its place.
+kollama_sampler::choice generation::choose(engine & e, float * logits) {
+    if (sent < 0) {
+        const kollama_sampler::choice chosen = sample(e, logits);
+        marks.push_back(sampler->here());
+        return chosen;
+    }
+    if (sampler->chain) {
+        sampler->chain->check_allows(history, sent);
+    }
+    const int32_t token = std::exchange(sent, -1);
+    const float   peak  = scan_row(logits, e.n_vocab(), block_max).value;
+    return { token, logits[token] - log_sum_exp(logits, e.n_vocab(), peak) };
 }
 
 void generation::look(const float * logits, size_t n_vocab) {
@@ -158,6 +216,13 @@ void generation::look(const float * logits, size_t n_vocab) {
 }
 
 void generation::publish(event event) {
+    if (forced >= 0) {
+        return; // it follows a token that was replaced meanwhile
+    }
+    while (first_mark + 1 < n_handed) {
+        marks.pop_front();
+        first_mark++;
+    }
     const kollama_finish how = event.finish;
     last = clock::now();
     if (first == clock::time_point{}) {
@@ -165,9 +230,10 @@ void generation::publish(event event) {
     }
     events.push_back(std::move(event));
     if (how != KOLLAMA_FINISH_NONE) {
-        end(how);
+        end(how); // announces it
+    } else {
+        owner->announce(*this);
     }
-    news.notify_all();
 }
 
 } // namespace kollama
@@ -179,16 +245,33 @@ struct kollama_generation {
     std::shared_ptr<generation> state;
 };
 
+namespace {
+
+void check_shift(const engine & e, const generation & gen) {
+    if (gen.shift_at == 0) {
+        return;
+    }
+    e.check_can_shift();
+    if (gen.shift_at > e.n_ctx() || gen.n_keep + 2 > gen.shift_at || gen.n_keep > gen.prompt.size()) {
+        throw failure(KOLLAMA_ERROR_ARGUMENT, format("n_keep is %zu; of a prompt of %zu tokens it can be 0 to %zu", gen.n_keep,
+                                                     gen.prompt.size(), std::min(gen.prompt.size(), gen.shift_at - 2)));
+    }
+}
+
+} // namespace
+
 kollama_status kollama_generation_init(kollama_sequence * seq, kollama_sampler * sampler, const int32_t * prompt, size_t n_prompt,
                                        const kollama_generation_params * params, kollama_generation ** out) {
     return guarded([&] {
         auto gen        = std::make_shared<generation>();
         gen->seq        = seq->state;
-        gen->utf8       = utf8_stream(seq->engine->model()->tokenizer->text.replaces_each_byte);
         gen->max_tokens = params->max_tokens;
+        gen->shift_at   = params->shift_at;
+        gen->n_keep     = params->n_keep;
         gen->ignore_eos = params->ignore_eos;
         gen->ahead      = std::max(1, params->ahead);
         gen->n_top      = params->n_top;
+        gen->key        = params->key;
         if (n_prompt == 0) {
             throw failure(KOLLAMA_ERROR_ARGUMENT, "the prompt has no tokens");
         }
@@ -196,12 +279,15 @@ kollama_status kollama_generation_init(kollama_sequence * seq, kollama_sampler *
             check_token(seq->engine->model(), prompt[i]);
         }
         gen->prompt.assign(prompt, prompt + n_prompt);
+        gen->target = gen->history = gen->prompt;
+        check_shift(*seq->engine, *gen);
         for (size_t i = 0; i < params->n_stops; i++) {
             if (params->stop_lengths[i] == 0) {
                 throw failure(KOLLAMA_ERROR_ARGUMENT, "a stop string is empty");
             }
             gen->stops.add({ params->stops[i], params->stop_lengths[i] });
         }
+        gen->replay(*seq->engine->model()->tokenizer);
         auto handle = std::make_unique<kollama_generation>(kollama_generation{ seq->engine, gen });
         const auto   pin = seq->engine->pin_model();
         sampler_hold hold(sampler, "this sampler is in use by another generation");
@@ -222,6 +308,18 @@ void kollama_generation_free(kollama_generation * gen) {
 
 kollama_status kollama_generation_next(kollama_generation * gen, int32_t timeout_ms, kollama_event * event) {
     return gen->owner->next(*gen->state, timeout_ms, event);
+}
+
+kollama_news kollama_generation_look(kollama_generation * gen, bool for_end) {
+    return gen->owner->look(*gen->state, for_end);
+}
+
+kollama_status kollama_generation_send(kollama_generation * gen, kollama_sampler * sampler, int32_t token) {
+    return guarded([&] {
+        const auto pin = gen->owner->pin_model();
+        check_token(gen->owner->model(), token);
+        gen->owner->send(gen->state, sampler, token);
+    });
 }
 
 void kollama_generation_request_cancel(kollama_generation * gen) {

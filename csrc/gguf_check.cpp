@@ -38,7 +38,7 @@ class checker {
     }
 
     void check() const {
-        check_names();
+        check_gguf_names(gguf_);
         check_tokens();
         for (const auto & entry : gguf_.entries) {
             if (ends_with(entry.key, "_epsilon")) {
@@ -99,21 +99,6 @@ class checker {
         return found.empty() ? 0 : any ? *ends.second : *ends.first;
     }
 
-    void check_names() const {
-        std::unordered_set<std::string> seen;
-        for (const auto & entry : gguf_.entries) {
-            if (!seen.insert(entry.key).second) {
-                refuse("key '" + entry.key + "' occurs twice");
-            }
-        }
-        seen.clear();
-        for (const auto & tensor : gguf_.tensors) {
-            if (!seen.insert(tensor.name).second) {
-                refuse("tensor '" + tensor.name + "' occurs twice");
-            }
-        }
-    }
-
     void check_tokens() const {
         uint64_t count = 0;
         for (const auto & entry : gguf_.entries) {
@@ -159,10 +144,6 @@ class checker {
 
     // The CPU multiplies matrices of most types, and computes with anything else in f32 alone.
     static void check_tensor(const kollama_gguf::tensor & tensor) {
-        const bool empty = std::any_of(tensor.ne, tensor.ne + 4, [](uint64_t n) { return n == 0; });
-        if (empty || tensor.name.empty()) {
-            refuse("tensor '" + tensor.name + "' is empty, or has no name");
-        }
         const bool is_matrix = tensor.ne[1] * tensor.ne[2] * tensor.ne[3] > 1 && ends_with(tensor.name, ".weight") &&
                                !ends_with(tensor.name, "_norm.weight") && !ends_with(tensor.name, "ssm_conv1d.weight");
         const bool is_table  = ends_with(tensor.name, "tid2eid.weight") && tensor.type == GGML_TYPE_I32;
@@ -178,6 +159,24 @@ class checker {
 };
 
 } // namespace
+
+void check_gguf_names(const kollama_gguf & gguf) {
+    std::unordered_set<std::string> seen;
+    for (const auto & entry : gguf.entries) {
+        if (!seen.insert(entry.key).second) {
+            refuse("key '" + entry.key + "' occurs twice");
+        }
+    }
+    seen.clear();
+    for (const auto & tensor : gguf.tensors) {
+        if (!seen.insert(tensor.name).second) {
+            refuse("tensor '" + tensor.name + "' occurs twice");
+        }
+        if (tensor.name.empty() || std::any_of(tensor.ne, tensor.ne + 4, [](uint64_t n) { return n == 0; })) {
+            refuse("tensor '" + tensor.name + "' is empty, or has no name");
+        }
+    }
+}
 
 void check_gguf(const kollama_gguf & gguf, const byte_source & source) {
     checker(gguf, source).check();

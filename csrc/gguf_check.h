@@ -10,4 +10,7 @@ namespace kollama {
 // Throws KOLLAMA_ERROR_FORMAT, without the name of the file. For each part of a split model.
 void check_gguf(const kollama_gguf & gguf, const byte_source & source);
 
+// No key, and no tensor, twice; no tensor without a name or elements.
+void check_gguf_names(const kollama_gguf & gguf);
+
 } // namespace kollama

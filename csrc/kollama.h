@@ -40,7 +40,9 @@ typedef struct kollama_tokenizer  kollama_tokenizer;
 typedef struct kollama_decoder    kollama_decoder;
 typedef struct kollama_gguf       kollama_gguf;
 typedef struct kollama_blob       kollama_blob;
+typedef struct kollama_lora       kollama_lora;
 typedef struct kollama_quantization kollama_quantization;
+typedef struct kollama_watch      kollama_watch;
 
 typedef enum kollama_status {
     KOLLAMA_OK = 0,
@@ -112,6 +114,7 @@ typedef enum kollama_handle_kind {
     KOLLAMA_HANDLE_TOKENIZER,
     KOLLAMA_HANDLE_DECODER,
     KOLLAMA_HANDLE_BLOB,
+    KOLLAMA_HANDLE_LORA,
     KOLLAMA_HANDLE_KINDS,
 } kollama_handle_kind;
 
@@ -243,7 +246,7 @@ typedef struct kollama_model_params {
 // paths: one file (of a split model the first part), or all parts in order.
 KOLLAMA_API kollama_status kollama_model_load(
     const char * const * paths, size_t n_paths, const kollama_model_params * params, kollama_model ** out);
-// KOLLAMA_ERROR_BUSY while contexts of it are open or it is pinned.
+// KOLLAMA_ERROR_BUSY while contexts or adapters of it are open or it is pinned.
 KOLLAMA_API kollama_status kollama_model_free(kollama_model * model);
 // Pinned, a model cannot be freed: for calls that run without Python's lock.
 KOLLAMA_API void kollama_model_pin  (kollama_model * model);
@@ -358,6 +361,9 @@ KOLLAMA_API kollama_status kollama_context_init(kollama_model * model, const kol
 // Ends what runs; its sequences and generations stay valid handles that answer KOLLAMA_ERROR_CLOSED.
 KOLLAMA_API void           kollama_context_free(kollama_context * ctx);
 
+// Whether its sequences can drop tokens in the middle (kollama_sequence_shift). ARGUMENT, with the reason, where not.
+KOLLAMA_API kollama_status kollama_context_check_shift(kollama_context * ctx);
+
 typedef enum kollama_pooling {
     KOLLAMA_POOLING_NONE, // a row for each token
     KOLLAMA_POOLING_MEAN,
@@ -372,6 +378,24 @@ KOLLAMA_API kollama_status kollama_context_embed(
     kollama_context * ctx, const int32_t * tokens, const size_t * ends, size_t n_texts, kollama_pooling pooling,
     float * out, kollama_job ** job);
 
+// ---- adapters ------------------------------------------------------------------------------------
+
+// A GGUF with a LoRA adapter of this model. Freed once no context uses it either.
+KOLLAMA_API kollama_status kollama_lora_load (kollama_model * model, const char * path, kollama_lora ** out);
+KOLLAMA_API void           kollama_lora_free (kollama_lora * lora);
+KOLLAMA_API float          kollama_lora_alpha(const kollama_lora * lora);
+KOLLAMA_API size_t         kollama_lora_n_kv (const kollama_lora * lora);
+KOLLAMA_API const char *   kollama_lora_key  (const kollama_lora * lora, size_t index, size_t * length);
+KOLLAMA_API const char *   kollama_lora_value(const kollama_lora * lora, size_t index, size_t * length);
+
+// In place of those that the context has. STATE while a sequence of it holds tokens, BUSY while one is
+// at work; the same for control vectors.
+KOLLAMA_API kollama_status kollama_context_set_loras(
+    kollama_context * ctx, kollama_lora * const * loras, const float * scales, size_t n_loras, kollama_job ** out);
+// n_embd numbers for each layer from 1 on, added to what layers first to last give; n_data 0: none.
+KOLLAMA_API kollama_status kollama_context_set_control_vector(
+    kollama_context * ctx, const float * data, size_t n_data, int32_t first, int32_t last, kollama_job ** out);
+
 // ---- jobs: what the engine thread of a context does for a caller ---------------------------------
 
 KOLLAMA_API kollama_status kollama_job_wait  (kollama_job * job, int32_t timeout_ms); // PENDING, or how it ended
@@ -385,6 +409,9 @@ KOLLAMA_API void           kollama_sequence_free(kollama_sequence * seq);
 
 KOLLAMA_API kollama_status kollama_sequence_append(kollama_sequence * seq, const int32_t * tokens, size_t n_tokens, kollama_job ** out);
 KOLLAMA_API kollama_status kollama_sequence_rewind(kollama_sequence * seq, size_t n_keep, kollama_job ** out);
+// Drops n_discard tokens behind the first n_keep, and moves those after them up. ARGUMENT where this
+// memory cannot do it, STATE where a fork shares what would be moved.
+KOLLAMA_API kollama_status kollama_sequence_shift (kollama_sequence * seq, size_t n_keep, size_t n_discard, kollama_job ** out);
 KOLLAMA_API kollama_status kollama_sequence_fork  (kollama_sequence * seq, kollama_sequence * dst, kollama_job ** out);
 
 // The sequence as bytes: blob is filled once the job has ended. A blob is refused by another model,
@@ -397,6 +424,8 @@ KOLLAMA_API void           kollama_blob_free(kollama_blob * blob);
 
 // KOLLAMA_ERROR_BUSY while a job or a generation works on the sequence.
 KOLLAMA_API kollama_status kollama_sequence_length(kollama_sequence * seq, size_t * n_tokens);
+// Of the first tokens, those whose memory is what reading them anew would give: all, or what a shift kept.
+KOLLAMA_API kollama_status kollama_sequence_n_exact(kollama_sequence * seq, size_t * n_tokens);
 KOLLAMA_API kollama_status kollama_sequence_tokens(kollama_sequence * seq, int32_t * tokens, size_t n_tokens);
 // The row of the last token's logits, retained for the caller.
 KOLLAMA_API kollama_status kollama_sequence_logits(kollama_sequence * seq, kollama_row ** out);
@@ -490,6 +519,9 @@ typedef struct kollama_generation_params {
     const size_t *       stop_lengths;
     size_t               n_stops;
     size_t               n_top;        // most likely tokens to give with each event
+    size_t               shift_at;     // tokens in memory at which older ones are dropped; 0: never
+    size_t               n_keep;       // tokens of the prompt that are never dropped
+    uint64_t             key;          // by which kollama_watch_wait tells of it
 } kollama_generation_params;
 
 typedef enum kollama_finish {
@@ -535,11 +567,35 @@ KOLLAMA_API void           kollama_generation_free(kollama_generation * gen);
 
 // OK with an event, PENDING after timeout_ms, END after the last event, or why it failed.
 KOLLAMA_API kollama_status kollama_generation_next  (kollama_generation * gen, int32_t timeout_ms, kollama_event * event);
+// Puts a token in the place of the last one handed out, be it the last of all: the next event is of
+// this token, and what follows goes on from it. sampler is the generation's own.
+KOLLAMA_API kollama_status kollama_generation_send(kollama_generation * gen, kollama_sampler * sampler, int32_t token);
 // Asks it to end, and returns at once.
 KOLLAMA_API void           kollama_generation_request_cancel(kollama_generation * gen);
 // Ends it within one graph; the sequence keeps what it has read.
 KOLLAMA_API void           kollama_generation_cancel(kollama_generation * gen);
 KOLLAMA_API void           kollama_generation_get_stats(kollama_generation * gen, kollama_generation_stats * stats);
+
+// ---- watching: many generations, and no thread that waits in each --------------------------------
+
+typedef enum kollama_news {
+    KOLLAMA_NEWS_NONE,   // next would wait; the watch tells of the generation once it would not
+    KOLLAMA_NEWS_TOKEN,  // next gives one
+    KOLLAMA_NEWS_CHOICE, // next runs the sampler's callback
+    KOLLAMA_NEWS_END,    // ended or failed; next gives the tokens that are left
+} kollama_news;
+
+// Never waits. for_end: there is no news in a token, only in a choice and the end.
+KOLLAMA_API kollama_news   kollama_generation_look(kollama_generation * gen, bool for_end);
+
+// Of the generations of a context; one watch at a time. It may outlive the context.
+KOLLAMA_API kollama_status kollama_watch_init(kollama_context * ctx, kollama_watch ** out);
+KOLLAMA_API void           kollama_watch_free(kollama_watch * watch);
+// OK with the keys of those that have news, valid until the next call; PENDING after timeout_ms; END
+// once the context is closed and all was told.
+KOLLAMA_API kollama_status kollama_watch_wait(kollama_watch * watch, int32_t timeout_ms, const uint64_t ** keys, size_t * n_keys);
+// The call that waits, and every later one, gives END: from any thread.
+KOLLAMA_API void           kollama_watch_end (kollama_watch * watch);
 
 #ifdef __cplusplus
 }

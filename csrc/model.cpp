@@ -125,18 +125,26 @@ llama_model * load_weights(const char * const * paths, size_t n_paths, const mod
         return n_paths == 1 ? llama_model_load_from_file(paths[0], params)
                             : llama_model_load_from_splits(const_cast<const char **>(paths), n_paths, params);
     }
-    const std::unique_ptr<FILE, int (*)(FILE *)> stream(open_stream(*first.view), std::fclose);
-    if (!stream) {
+    const source_stream stream(*first.view);
+    if (!stream.file()) {
         throw failure(KOLLAMA_ERROR_LOAD, "this platform cannot load it in place: convert it to GGUF first");
     }
-    return llama_model_load_from_file_ptr(stream.get(), params);
+    return llama_model_load_from_file_ptr(stream.file(), params);
+}
+
+void add_shapes(const kollama_gguf & gguf, std::unordered_map<std::string, kollama_model::shape> & shapes) {
+    for (const auto & tensor : gguf.tensors) {
+        std::copy_n(tensor.ne, 4, shapes[tensor.name].ne);
+    }
 }
 
 void load(const char * const * paths, size_t n_paths, const kollama_model_params & params, kollama_model ** out) {
     const std::string path  = paths[0];
     model_file        first = open_for_loading(path, { params.rms_norm_eps });
+    std::unordered_map<std::string, kollama_model::shape> shapes;
+    add_shapes(first.header, shapes);
     for (size_t i = 1; i < n_paths; i++) {
-        open_for_loading(paths[i]);
+        add_shapes(open_for_loading(paths[i]).header, shapes);
     }
     check_legacy(path, n_paths, params, first);
     // A stream cannot be mapped, and repacking is for weights that were read.
@@ -168,6 +176,10 @@ void load(const char * const * paths, size_t n_paths, const kollama_model_params
     model->uses_mmap  = !params.vocab_only && (mode == LLAMA_LOAD_MODE_MMAP || mode == LLAMA_LOAD_MODE_MMAP_MLOCK);
     model->vocab_only = params.vocab_only;
     model->fingerprint = file_fingerprint(paths, n_paths);
+    model->shapes      = std::move(shapes);
+    if (const std::string * architecture = first.header.find("general.architecture")) {
+        model->architecture = *architecture;
+    }
     try {
         model->tokenizer = make_tokenizer(*model, own.get(), first.header, params.tokenizer);
     } catch (...) {
@@ -216,6 +228,10 @@ kollama_status kollama_model_free(kollama_model * model) {
     }
     if (const int n = model->n_contexts) {
         return report(KOLLAMA_ERROR_BUSY, format("%d context%s of this model %s open: close %s first", n, n == 1 ? "" : "s",
+                                                 n == 1 ? "is" : "are", n == 1 ? "it" : "them"));
+    }
+    if (const int n = model->n_loras) {
+        return report(KOLLAMA_ERROR_BUSY, format("%d LoRA adapter%s of this model %s open: close %s first", n, n == 1 ? "" : "s",
                                                  n == 1 ? "is" : "are", n == 1 ? "it" : "them"));
     }
     if (model->n_pins) {

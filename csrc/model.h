@@ -4,6 +4,9 @@
 #include "model_file.h"
 #include "tokenizer/tokenizer.h"
 
+#include <shared_mutex>
+#include <unordered_map>
+
 struct kollama_model : kollama::counted<KOLLAMA_HANDLE_MODEL> {
     llama_model *       handle = nullptr;
     const llama_vocab * vocab  = nullptr;
@@ -12,12 +15,21 @@ struct kollama_model : kollama::counted<KOLLAMA_HANDLE_MODEL> {
     bool                vocab_only = false;
     std::atomic<int>    n_contexts{0};
     std::atomic<int>    n_pins{0};
+    std::atomic<int>    n_loras{0};
     uint64_t            fingerprint = 0; // of its files; see state.h
     const uint64_t      serial = ++last_serial; // tells it from one that was at the same address
 
     static inline std::atomic<uint64_t> last_serial{0};
 
     std::shared_ptr<const kollama::tokenizer> tokenizer;
+
+    struct shape {
+        uint64_t ne[4];
+    };
+    std::string                            architecture;
+    std::unordered_map<std::string, shape> shapes; // of all tensors
+    // llama.cpp lists a model's adapters where any context of it lays out its memory.
+    mutable std::shared_mutex              loras_mutex;
 };
 
 namespace kollama {

@@ -46,6 +46,16 @@ std::string guard::errors() const {
     return logged_errors;
 }
 
+static thread_local const std::atomic<bool> * cancelled_here = nullptr;
+
+quiet_when::quiet_when(const std::atomic<bool> & cancelled) {
+    cancelled_here = &cancelled;
+}
+
+quiet_when::~quiet_when() {
+    cancelled_here = nullptr;
+}
+
 log_capture::log_capture() : outer_(capture) {
     capture = &text;
 }
@@ -114,6 +124,9 @@ void collect_error(const char * text) {
 // No lock but the ring's own, and never the GIL: ggml logs from its worker threads too.
 void on_log(ggml_log_level ggml_level, const char * text, void *) {
     log_ring & r = ring();
+    if (cancelled_here && ggml_level != GGML_LOG_LEVEL_CONT && cancelled_here->load(std::memory_order_relaxed)) {
+        ggml_level = GGML_LOG_LEVEL_DEBUG;
+    }
     if (ggml_level == GGML_LOG_LEVEL_ERROR) {
         collect_error(text);
     }
@@ -284,6 +297,7 @@ int64_t kollama_live_handles(kollama_handle_kind kind) {
         case KOLLAMA_HANDLE_TOKENIZER:  return counted<KOLLAMA_HANDLE_TOKENIZER>::live;
         case KOLLAMA_HANDLE_DECODER:    return counted<KOLLAMA_HANDLE_DECODER>::live;
         case KOLLAMA_HANDLE_BLOB:       return counted<KOLLAMA_HANDLE_BLOB>::live;
+        case KOLLAMA_HANDLE_LORA:       return counted<KOLLAMA_HANDLE_LORA>::live;
         default:                        return -1;
     }
 }

@@ -10,7 +10,7 @@ namespace kollama {
 namespace {
 
 constexpr char     MAGIC[8] = { 'K', 'O', 'L', 'L', 'A', 'M', 'A', 'S' };
-constexpr uint32_t VERSION  = 1;
+constexpr uint32_t VERSION  = 2;
 
 // All numbers in the byte order of the machine: llama.cpp's data has it, too.
 struct state_header {
@@ -22,27 +22,14 @@ struct state_header {
     uint64_t model;      // fingerprint
     char     shape[96];  // of the model, to be read by people
     char     cache[40];  // kinds of K and V, likewise
+    uint64_t adapters;   // LoRA and control vector; 0: none
+    uint64_t n_kept;     // of the sequence
     uint64_t n_tokens;
     uint64_t n_data;
 };
-static_assert(sizeof(state_header) == 224, "no padding: it is written as it lies in memory");
+static_assert(sizeof(state_header) == 240, "no padding: it is written as it lies in memory");
 
 constexpr size_t AFTER_CHECKSUM = offsetof(state_header, commit);
-
-// Finds damage, not malice; several GB a second.
-uint64_t checksum(const uint8_t * data, size_t size) {
-    uint64_t h = size * 0x9E3779B97F4A7C15u + 1;
-    for (; size >= 8; data += 8, size -= 8) {
-        uint64_t word;
-        std::memcpy(&word, data, 8);
-        h = (h ^ word) * 0x9E3779B97F4A7C15u;
-        h ^= h >> 29;
-    }
-    uint64_t rest = 0;
-    std::memcpy(&rest, data, size);
-    h = (h ^ rest) * 0xBF58476D1CE4E5B9u;
-    return h ^ (h >> 32);
-}
 
 template <size_t N> void put(char (&to)[N], const std::string & text) {
     std::memset(to, 0, N);
@@ -67,6 +54,7 @@ state_header header_for(const engine & e) {
     header.version    = VERSION;
     header.byte_order = 1;
     header.model      = e.model()->fingerprint;
+    header.adapters   = e.adapters_key();
     put(header.shape, shape_of(e));
     put(header.cache, e.cache_kind());
     return header;
@@ -145,6 +133,20 @@ bool has_plain_cells(const llama_model * model) {
 
 } // namespace
 
+uint64_t checksum(const uint8_t * data, size_t size) {
+    uint64_t h = size * 0x9E3779B97F4A7C15u + 1;
+    for (; size >= 8; data += 8, size -= 8) {
+        uint64_t word;
+        std::memcpy(&word, data, 8);
+        h = (h ^ word) * 0x9E3779B97F4A7C15u;
+        h ^= h >> 29;
+    }
+    uint64_t rest = 0;
+    std::memcpy(&rest, data, size);
+    h = (h ^ rest) * 0xBF58476D1CE4E5B9u;
+    return h ^ (h >> 32);
+}
+
 uint64_t file_fingerprint(const char * const * paths, size_t n_paths) {
     constexpr size_t     N_SAMPLES = 16, SAMPLE = 4096;
     std::vector<uint8_t> seen;
@@ -166,8 +168,10 @@ uint64_t file_fingerprint(const char * const * paths, size_t n_paths) {
     return checksum(seen.data(), seen.size());
 }
 
-std::vector<uint8_t> write_state_header(const std::vector<int32_t> & tokens, size_t n_data, const engine & e) {
+std::vector<uint8_t> write_state_header(const sequence & seq, size_t n_data, const engine & e) {
+    const auto & tokens = seq.tokens;
     state_header header = header_for(e);
+    header.n_kept       = seq.n_kept;
     header.n_tokens     = tokens.size();
     header.n_data       = n_data;
     const size_t         n_ids = tokens.size() * sizeof(int32_t);
@@ -213,12 +217,16 @@ saved_sequence read_state(const uint8_t * blob, size_t size, const engine & e) {
     if (std::memcmp(header.cache, own.cache, sizeof(own.cache)) != 0) {
         refuse("is of a context with " + get(header.cache) + "; this one has " + get(own.cache));
     }
+    if (header.adapters != own.adapters) {
+        refuse("was computed with other LoRA adapters or another control vector than this context has now");
+    }
     saved_sequence saved;
     saved.tokens.resize(header.n_tokens);
     std::copy_n(blob + sizeof(header), header.n_tokens * sizeof(int32_t), reinterpret_cast<uint8_t *>(saved.tokens.data()));
     for (int32_t token : saved.tokens) {
         check_token(e.model(), token);
     }
+    saved.n_kept = static_cast<size_t>(header.n_kept);
     saved.data = blob + size - header.n_data;
     saved.size = header.n_data;
     if (has_plain_cells(e.model()->handle)) {
@@ -235,7 +243,7 @@ std::string engine::cache_kind() const {
 
 std::vector<uint8_t> engine::save(const sequence & seq) {
     const size_t         n    = seq.tokens.empty() ? 0 : llama_state_seq_get_size(ctx_, seq.id);
-    std::vector<uint8_t> blob = write_state_header(seq.tokens, n, *this);
+    std::vector<uint8_t> blob = write_state_header(seq, n, *this);
     guard                g;
     if (n > 0 && llama_state_seq_get_data(ctx_, blob.data() + blob.size() - n, n, seq.id) != n) {
         throw failure(KOLLAMA_ERROR_DECODE, "llama.cpp cannot save this sequence: " + g.errors());
@@ -247,9 +255,7 @@ std::vector<uint8_t> engine::save(const sequence & seq) {
 // Where llama.cpp refuses the data, what was there is gone: it clears the sequence first.
 void engine::load(sequence & seq, const saved_sequence & saved) {
     llama_memory_t memory = llama_get_memory(ctx_);
-    seq.row_valid         = false;
-    seq.tokens.clear();
-    llama_memory_seq_rm(memory, seq.id, -1, -1);
+    rewind(seq, 0);
     if (saved.tokens.empty()) {
         return;
     }
@@ -263,6 +269,7 @@ void engine::load(sequence & seq, const saved_sequence & saved) {
                                                    saved.tokens.size(), g.errors().c_str()));
     }
     seq.tokens = saved.tokens;
+    seq.n_kept = saved.n_kept;
 }
 
 } // namespace kollama

@@ -7,11 +7,15 @@
 
 namespace kollama {
 
+// Finds damage, not malice; several GB a second.
+uint64_t checksum(const uint8_t * data, size_t size);
+
 // What a model's file holds at some places, and its size: told apart from one of the same shape.
 uint64_t file_fingerprint(const char * const * paths, size_t n_paths);
 
 struct saved_sequence {
     std::vector<int32_t> tokens;
+    size_t               n_kept = SIZE_MAX;
     const uint8_t *      data = nullptr; // llama.cpp's, in the blob
     size_t               size = 0;
 };
@@ -19,7 +23,7 @@ struct saved_sequence {
 // Throws KOLLAMA_ERROR_FORMAT where the blob is damaged, or of another model, build or kind of cache.
 saved_sequence read_state(const uint8_t * blob, size_t size, const engine & e);
 
-std::vector<uint8_t> write_state_header(const std::vector<int32_t> & tokens, size_t n_data, const engine & e);
+std::vector<uint8_t> write_state_header(const sequence & seq, size_t n_data, const engine & e);
 void                 seal_state(std::vector<uint8_t> & blob); // puts the checksum in
 
 } // namespace kollama

@@ -41,6 +41,13 @@ bool stop_matcher::push(std::string_view bytes, std::string & out) {
     return false;
 }
 
+void stop_matcher::reset() {
+    for (pattern & p : patterns_) {
+        p.matched = 0;
+    }
+    held_.clear();
+}
+
 void stop_matcher::flush(std::string & out) {
     out += held_;
     held_.clear();

@@ -18,6 +18,8 @@ class stop_matcher {
     // stands before it is in out, it and what follows are gone.
     bool push(std::string_view bytes, std::string & out);
 
+    void reset(); // to the text's beginning
+
     // Appends what was held back: the text ends otherwise.
     void flush(std::string & out);
 

@@ -21,8 +21,8 @@ def _rope(x: np.ndarray, base: float) -> np.ndarray:
 
 
 def last_logits(weights: Mapping[str, np.ndarray], ids: Sequence[int], *, n_head: int, n_head_kv: int, n_layer: int,
-                eps: float = 1e-5, rope_base: float = 10000.0) -> np.ndarray:
-    """Logits (float64[n_vocab]) after ids, of weights by GGUF's names, rows first."""
+                eps: float = 1e-5, rope_base: float = 10000.0, added: Mapping[int, np.ndarray] | None = None) -> np.ndarray:
+    """Logits (float64[n_vocab]) after ids, of weights by GGUF's names, rows first. added: to what a layer gives."""
     w = {name: value.astype(np.float64) for name, value in weights.items()}
     x = w["token_embd.weight"][np.asarray(ids)]
     n, n_embd = x.shape
@@ -42,5 +42,6 @@ def last_logits(weights: Mapping[str, np.ndarray], ids: Sequence[int], *, n_head
         h = _norm(x, part["ffn_norm"], eps)
         gate = h @ part["ffn_gate"].T
         x = x + (gate / (1 + np.exp(-gate)) * (h @ part["ffn_up"].T)) @ part["ffn_down"].T
+        x = x + (added or {}).get(i, 0)
     logits: np.ndarray = _norm(x[-1], w["output_norm.weight"], eps) @ w["output.weight"].T
     return logits

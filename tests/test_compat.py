@@ -15,6 +15,7 @@ import legacy_files
 import numpy as np
 import pytest
 import tiny
+from adapters import merged, random_pairs, write_lora
 
 import kollama
 import kollama.compat.run
@@ -440,13 +441,40 @@ def test_unusable_arguments_of_a_call(llama: Llama) -> None:
 @pytest.mark.parametrize(("name", "value"), [
     ("split_mode", 2), ("main_gpu", 1), ("tensor_split", [1.0]), ("kv_overrides", {"a": 1}), ("rope_scaling_type", 1),
     ("rope_freq_base", 1e6), ("rope_freq_scale", 0.5), ("yarn_ext_factor", 1.0), ("yarn_orig_ctx", 100), ("offload_kqv", False),
-    ("op_offload", True), ("lora_path", "a.gguf"), ("lora_scale", 0.5), ("numa", True), ("draft_model", object()),
+    ("op_offload", True), ("lora_base", "a.gguf"), ("lora_scale", 0.5), ("numa", True), ("draft_model", object()),
     ("spm_infill", True), ("n_threads_batch", 4), ("n_ubatch", 7), ("tokenizer", kollama.compat.LlamaTokenizer),
     ("pooling_type", 1), ("attention_type", 1), ("type_k", 99), ("chat_format", "functionary"), ("n_ctx", -1), ("n_batch", 0),
 ])  # fmt: skip
 def test_unusable_arguments_of_a_model(tiny_path: Path, name: str, value: Any) -> None:
     with pytest.raises(kollama.ArgumentError, match="functionary" if name == "chat_format" else name):
         Llama(str(tiny_path), **{"n_threads": 1, name: value})
+
+
+def test_lora(tiny_path: Path, tmp_path: Path) -> None:
+    pairs = random_pairs(tiny_path, ["blk.0.attn_q.weight", "blk.1.ffn_down.weight", "output.weight"], seed=3)
+    adapter = write_lora(tmp_path / "lora.gguf", pairs, alpha=8)
+    whole = merged(tiny_path, tmp_path / "merged.gguf", [(pairs, 0.7 * 8 / 4)])
+    options: dict[str, Any] = {"n_ctx": 64, "n_threads": 1, "embedding": True, "logits_all": True}
+    with Llama(str(tiny_path), **options) as plain, Llama(str(whole), **options) as other, \
+            Llama(str(tiny_path), lora_path=str(adapter), lora_scale=0.7, **options) as llama:
+        ids = llama.tokenize("대한민국의 수도는".encode())
+        for one in (plain, other, llama):
+            one.eval(ids)
+        np.testing.assert_allclose(llama.scores[len(ids) - 1], other.scores[len(ids) - 1], atol=0.05)
+        assert np.abs(llama.scores[len(ids) - 1] - plain.scores[len(ids) - 1]).max() > 0.3
+        np.testing.assert_allclose(llama.embed("안녕"), other.embed("안녕"), atol=0.05)
+        assert llama(PROMPT, max_tokens=8, temperature=0)["choices"][0]["text"]
+    damaged = tmp_path / "lora.bin"
+    damaged.write_bytes(b"algg" + bytes(64))
+    for path in (damaged, tmp_path / "nowhere.gguf"):
+        with pytest.raises(kollama.KollamaError, match=path.name):
+            Llama(str(tiny_path), lora_path=str(path), **options)
+    with pytest.raises(kollama.ArgumentError, match="vocab_only"):
+        Llama(str(tiny_path), lora_path=str(adapter), vocab_only=True)
+
+
+def test_the_version_is_that_of_the_interface() -> None:
+    assert kollama.compat.__version__ == "0.3.36"
 
 
 def test_other_refusals(tiny_path: Path) -> None:

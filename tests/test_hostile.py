@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import hostile
+import legacy_files
 import mutate_gguf
 import numpy as np
 import pytest
@@ -146,6 +147,20 @@ def test_a_long_piece_costs_no_time(model: Gguf, tmp_path: Path) -> None:
     path = tmp_path / "long.gguf"
     path.write_bytes(model.pack())
     assert kollama.Tokenizer.from_file(path).piece(len(items) - 1) == "a" * 2_000_000
+
+
+def test_pieces_of_pieces_cost_no_time(model: Gguf, tmp_path: Path) -> None:
+    """Every part of every piece is one, too: four million merges of a 3 MB file, which took seconds and 200 MB."""
+    runs = ["▁".encode() * n for n in range(2, 1000)]
+    for key, of, fill in (("tokens", STRING, runs), ("scores", F32, [-1.0] * len(runs)), ("token_type", I32, [1] * len(runs))):
+        old = next(value for found, _, value in model.entries if found == f"tokenizer.ggml.{key}".encode())
+        mutate_gguf._set(model, f"tokenizer.ggml.{key}".encode(), ARRAY, (of, [*old[1], *fill]))
+    path = tmp_path / "runs.gguf"
+    path.write_bytes(model.pack())
+    made = legacy_files.write(tmp_path / "runs.bin", tokens=[*legacy_files.vocabulary(), *((b" " * n, -1.0) for n in range(2, 1000))])
+    for file in (path, made.path):
+        with pytest.raises(kollama.FormatError, match="are made of others in more ways than any tokenizer's"):
+            kollama.Tokenizer.from_file(file)
 
 
 def test_claims_cost_no_memory(tmp_path: Path) -> None:

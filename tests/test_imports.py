@@ -16,11 +16,11 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "kollama"
 # Lowest first. A module may import its own layer and those below; a folder stands for all in it.
 # Only `kollama` itself, the package's __init__.py, is named without what is below it.
 LAYERS = (
-    ("errors", "types", "params", "progress", "unicode", "files", "schemas",
-     "structured", "samplers", "sampling"),
+    ("errors", "types", "params", "progress", "unicode", "files", "schemas", "structured", "samplers",
+     "sampling", "deadline", "turn", "signature"),
     ("_core",),
-    ("generate", "chat", "chat_format", "chat_builtin", "chat_registry", "embed", "slots",
-     "inspection", "demo", "convert", "imatrix", "quantization"),
+    ("adapters", "control_vectors", "generate", "chat", "chat_format", "chat_builtin", "chat_registry", "context_shift", "embed", "slots",
+     "inspection", "demo", "convert", "imatrix", "quantization", "aio", "watcher"),
     ("llm",),
     ("",),
     ("cli", "compat"),

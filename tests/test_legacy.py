@@ -387,8 +387,8 @@ def test_what_else_is_refused(tmp_path: Path) -> None:
     tokens = legacy_files.vocabulary()
     twice = legacy_files.write(tmp_path / "twice.bin", tokens=[*tokens, tokens[-1]])
     assert f"the tokens {len(tokens) - 1} and {len(tokens)} have the same text" in refused(twice.path)
-    long = legacy_files.write(tmp_path / "long.bin", tokens=[*tokens, (b"a" * (1 << 22), -1.0)])
-    assert f"token {len(tokens)}: a vocabulary of more than 4194304 bytes" in refused(long.path)
+    long = legacy_files.write(tmp_path / "long.bin", tokens=[*tokens, (b"a" * (1 << 21), -1.0)])
+    assert f"token {len(tokens)}: a vocabulary of more than 2097152 bytes" in refused(long.path)
     nul = legacy_files.write(tmp_path / "nul.bin", tokens=[*tokens, (b"a\0b", -1.0)])
     assert f"token {len(tokens)} has a NUL" in refused(nul.path)
 

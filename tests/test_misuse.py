@@ -135,8 +135,8 @@ streams = []
 def closes_its_stream(tokens, logits):
     streams[-1].close()
 def uses_its_sequence(tokens, logits):
-    raises(kollama.BusyError, kollama.Sampler().sample, streams[-1]._slot.sequence)
-    raises(kollama.BusyError, streams[-1]._slot.sequence.append, [5])
+    raises(kollama.BusyError, kollama.Sampler().sample, streams[-1]._ticket.slot.sequence)
+    raises(kollama.BusyError, streams[-1]._ticket.slot.sequence.append, [5])
 def uses_its_sampler(tokens, logits):
     raises(kollama.BusyError, sampler.sample, seq)
     raises(kollama.BusyError, sampler.clone)

@@ -14,7 +14,7 @@ from test_process import run, silent
 import kollama
 
 TOKENS = [1, 300, 270, 5, 9, 11, 12]
-HEADER = 224
+HEADER = 240
 MASK = 2**64 - 1
 
 
@@ -137,7 +137,7 @@ def test_others(saved: tuple[kollama.Sequence, bytes], model: kollama.Model, tmp
 
     assert sealed(blob) == blob
     refused(seq, changed(24, b"0123456789"), "another build: its llama.cpp is 0123456789")
-    refused(seq, changed(8, b"\x02"), "another version")
+    refused(seq, changed(8, b"\x01"), "another version")
     refused(seq, changed(HEADER, struct.pack("<i", 311)), "outside the vocabulary", kollama.TokenError)
     refused(seq, changed(HEADER, struct.pack("<i", -1)), "outside the vocabulary", kollama.TokenError)
     for options, message in (({"seed": 4}, "another model.*with other weights"), ({"n_layer": 1}, "another model.*n_layer 1,.*; this is")):

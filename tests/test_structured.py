@@ -476,3 +476,14 @@ def test_gemma_writes_korean_json(gemma: kollama.Model) -> None:
     with kollama.LLM(gemma, n_ctx=512) as llm:
         done = llm.complete("서울에 사는 사람을 JSON으로 쓰면:\n", json_schema=PERSON, seed=1, max_tokens=200)
         jsonschema.validate(json.loads(done.text), PERSON)
+
+
+def test_a_token_that_is_sent(llm: kollama.LLM) -> None:
+    tok = llm.tokenizer
+    a, b = tok.id("a"), tok.id("b")
+    with llm.generate("x", regex="(ab|bc)[abc]", temperature=0, logit_bias={a: 30.0}) as stream:
+        assert next(stream).id == a
+        assert tok.decode([stream.send(b).id]) == "c"
+        assert tok.decode([next(stream).id]) == "a"
+        with pytest.raises(kollama.ArgumentError, match="regex does not allow token"):
+            stream.send(tok.id("가"))

@@ -38,8 +38,19 @@ class gguf_view : public byte_source {
     uint64_t              size_ = 0;
 };
 
-// A stream over a source, for llama.cpp; null where the platform has none such (Windows). The source
-// must outlive it.
-FILE * open_stream(const byte_source & source);
+// A stream over a source, for llama.cpp. The source must outlive it.
+class source_stream {
+  public:
+    explicit source_stream(const byte_source & source);
+    ~source_stream();
+    source_stream(const source_stream &)             = delete;
+    source_stream & operator=(const source_stream &) = delete;
+
+    FILE * file() const { return file_; } // null where the platform has none such (Windows)
+
+  private:
+    std::vector<char> buffer_;
+    FILE *            file_;
+};
 
 } // namespace kollama

@@ -9,6 +9,10 @@
 namespace kollama {
 namespace {
 
+// glibc reads a stream of one's own through its buffer, whatever is asked for: with its 8 KB that is half
+// a million calls for 4 GB, and a fifth of the time. This one stays in a core's cache.
+constexpr size_t BUFFER_BYTES = 256 << 10;
+
 #if !defined(_WIN32)
 
 struct cursor {
@@ -48,8 +52,6 @@ int close_cursor(void * cookie) noexcept {
 }
 
 #endif
-
-} // namespace
 
 #if defined(_WIN32)
 
@@ -93,5 +95,19 @@ FILE * open_stream(const byte_source & source) {
 }
 
 #endif
+
+} // namespace
+
+source_stream::source_stream(const byte_source & source) : buffer_(BUFFER_BYTES), file_(open_stream(source)) {
+    if (file_) {
+        std::setvbuf(file_, buffer_.data(), _IOFBF, buffer_.size());
+    }
+}
+
+source_stream::~source_stream() {
+    if (file_) {
+        std::fclose(file_);
+    }
+}
 
 } // namespace kollama

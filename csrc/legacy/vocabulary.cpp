@@ -13,7 +13,7 @@ constexpr size_t   N_LLAMA = 32000;     // pieces of Llama's own vocabulary
 constexpr float    ADDED   = -1000.0f;  // the score that convert.py gave to all of added_tokens.json
 constexpr float    RUN_OF_SPACES = -1e9f; // what Llama's own vocabulary gives to U+2581 and runs of it
 constexpr uint32_t MAX_VOCAB = 1 << 18; // no Llama of 2023 has a quarter of it; bounds what a lying header can cost
-constexpr uint32_t MAX_TEXT  = 1 << 22; // bytes, of all tokens together; the same
+constexpr uint32_t MAX_TEXT  = 1 << 21; // bytes, of all tokens together; the same
 
 const char * const MAGICS[] = { "lmgg", "fmgg", "tjgg" }; // in the order of legacy_kind
 

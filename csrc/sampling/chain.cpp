@@ -81,6 +81,34 @@ bool chain::ended() const {
     return std::any_of(links_.begin(), links_.end(), [](const auto & link) { return link->ended(); });
 }
 
+std::vector<std::unique_ptr<link>> chain::state() const {
+    std::vector<std::unique_ptr<link>> state;
+    for (const auto & link : links_) {
+        if (link->keeps_state()) {
+            state.push_back(link->clone());
+        }
+    }
+    return state;
+}
+
+void chain::restore(std::vector<std::unique_ptr<link>> state) {
+    auto next = state.begin();
+    for (auto & link : links_) {
+        if (link->keeps_state()) {
+            link = std::move(*next++);
+        }
+    }
+}
+
+void chain::check_allows(const std::vector<int32_t> & tokens, int32_t token) {
+    follow(tokens);
+    for (auto & link : links_) {
+        if (!link->allows(token)) {
+            throw failure(KOLLAMA_ERROR_ARGUMENT, format("%s does not allow token %d here", link->name.c_str(), token));
+        }
+    }
+}
+
 bool chain::calls_back() const {
     return std::any_of(links_.begin(), links_.end(), [](const auto & link) { return link->calls_back(); });
 }
@@ -121,7 +149,7 @@ void chain::follow(const std::vector<int32_t> & tokens) {
     clean_  = true;
 }
 
-int32_t chain::run(const float * logits, size_t n_vocab, const std::vector<int32_t> & tokens, std::mt19937 & rng, bool with_masks) {
+int32_t chain::run(const float * logits, size_t n_vocab, const std::vector<int32_t> & tokens, random_source & rng, bool with_masks) {
     storage_.resize(n_vocab);
     for (size_t i = 0; i < n_vocab; i++) {
         storage_[i] = { static_cast<int32_t>(i), logits[i], 0.0f };
@@ -172,7 +200,7 @@ void chain::accept(int32_t id) {
     clean_ = true;
 }
 
-int32_t chain::choose(const float * logits, size_t n_vocab, const std::vector<int32_t> & tokens, std::mt19937 & rng) {
+int32_t chain::choose(const float * logits, size_t n_vocab, const std::vector<int32_t> & tokens, random_source & rng) {
     follow(tokens);
     int32_t id = run(logits, n_vocab, tokens, rng, false);
     // The token first, the whole vocabulary only where it is refused: that is rare, and costs a lot.

@@ -16,8 +16,32 @@ namespace kollama {
 // No logit is beyond this: llama.cpp sorts by int(6.4 * logit), and inf - inf would be NaN.
 constexpr float LOGIT_LIMIT = 1e8f;
 
+// Random numbers that can go back to where they were.
+class random_source {
+  public:
+    explicit random_source(uint32_t seed) : seed_(seed), engine_(seed) {}
+
+    uint32_t operator()() {
+        n_drawn_++;
+        return static_cast<uint32_t>(engine_());
+    }
+
+    uint64_t n_drawn() const { return n_drawn_; }
+
+    void go_to(uint64_t n_drawn) {
+        engine_.seed(seed_);
+        engine_.discard(n_drawn);
+        n_drawn_ = n_drawn;
+    }
+
+  private:
+    uint32_t     seed_;
+    std::mt19937 engine_;
+    uint64_t     n_drawn_ = 0;
+};
+
 // 53 bits of two draws: std::uniform_real_distribution differs between standard libraries.
-inline double uniform(std::mt19937 & rng) {
+inline double uniform(random_source & rng) {
     const uint64_t high = rng() >> 5, low = rng() >> 6;
     return (high * 67108864.0 + low) / 9007199254740992.0;
 }
@@ -28,7 +52,7 @@ struct step {
     std::vector<llama_token_data> & storage;
     const std::vector<int32_t> &    tokens; // those before the one to choose
     size_t                          n_vocab;
-    std::mt19937 &                  rng;
+    random_source &                 rng;
     kollama_callback                callback;
     void *                          user;
 };
@@ -58,6 +82,7 @@ class link {
     virtual bool ended() const { return false; } // only an end token can come
     virtual bool calls_back() const { return false; }
     virtual bool remembers() const { return false; } // what was accepted changes what it does
+    virtual bool keeps_state() const { return false; } // what it did before changes what it does, and no stream tells
 
     virtual std::unique_ptr<link> clone() const = 0;
 
@@ -74,7 +99,13 @@ class chain {
     void bind(const kollama_model & model);
     void begin();
 
-    int32_t choose(const float * logits, size_t n_vocab, const std::vector<int32_t> & tokens, std::mt19937 & rng);
+    int32_t choose(const float * logits, size_t n_vocab, const std::vector<int32_t> & tokens, random_source & rng);
+    // Throws where a link does not allow this token after those.
+    void check_allows(const std::vector<int32_t> & tokens, int32_t token);
+
+    // The links that keep a state, as they are now; and back.
+    std::vector<std::unique_ptr<link>> state() const;
+    void restore(std::vector<std::unique_ptr<link>> state);
 
     // The parts of choose: brings the links to where the stream is; what they say of a token; goes on.
     void follow(const std::vector<int32_t> & tokens);
@@ -94,7 +125,7 @@ class chain {
     void *                matcher_user = nullptr;
 
   private:
-    int32_t run(const float * logits, size_t n_vocab, const std::vector<int32_t> & tokens, std::mt19937 & rng, bool with_masks);
+    int32_t run(const float * logits, size_t n_vocab, const std::vector<int32_t> & tokens, random_source & rng, bool with_masks);
 
     std::vector<std::unique_ptr<link>> links_;
     uint64_t                           bound_ = 0; // serial of the model

@@ -21,8 +21,20 @@ void kollama_sampler::bind(const kollama_model & model) {
 }
 
 void kollama_sampler::begin() {
+    n_streams++;
     if (chain) {
         chain->begin();
+    }
+}
+
+kollama_sampler::mark kollama_sampler::here() const {
+    return { rng.n_drawn(), chain ? chain->state() : std::vector<std::unique_ptr<link>>() };
+}
+
+void kollama_sampler::go_to(mark mark) {
+    rng.go_to(mark.n_drawn);
+    if (chain) {
+        chain->restore(std::move(mark.links));
     }
 }
 
@@ -162,6 +174,7 @@ kollama_status kollama_sampler_sample(kollama_sampler * sampler, kollama_sequenc
         // Another thread may write the row meanwhile: into the array, or by an append.
         sampler->copy = row->logits;
         kollama_row_release(row);
+        sampler->n_streams++;
         sampler->bind(*seq->engine->model());
         *token = sampler->sample(sampler->copy.data(), sampler->copy.size(), sampler->tokens, false).token;
     });

@@ -22,6 +22,7 @@ struct traits {
     bool    changes_logits = false;
     bool    fears_zeros    = false; // takes the logarithm of a probability
     bool    chooses        = false;
+    bool    keeps_state    = false; // random numbers, or a running mean, of its own
     int32_t window         = 0; // of the stream that it remembers; -1: n_ctx_train
 };
 
@@ -71,6 +72,7 @@ class native_link : public link {
 
     bool chooses() const override { return traits_.chooses; }
     bool remembers() const override { return traits_.window != 0; }
+    bool keeps_state() const override { return traits_.keeps_state; }
 
     std::unique_ptr<link> clone() const override {
         auto copy     = std::make_unique<native_link>(name, traits_, make_);
@@ -225,8 +227,9 @@ std::unique_ptr<link> make_native(kollama_link_kind kind, const double * values,
     }
     const auto whole = [&](size_t i) { return static_cast<int32_t>(i < n_values ? values[i] : 0); };
     const float a = f[0], b = f[1], c = f[2], d = f[3];
-    traits logits, zeros, chooser;
-    logits.changes_logits = zeros.fears_zeros = chooser.chooses = chooser.fears_zeros = true;
+    traits logits, zeros, draws, chooser;
+    logits.changes_logits = zeros.fears_zeros = draws.keeps_state = true;
+    chooser.chooses = chooser.fears_zeros = chooser.keeps_state = true;
     switch (kind) {
         case KOLLAMA_LINK_PENALTIES:
             logits.window = whole(0);
@@ -240,7 +243,7 @@ std::unique_ptr<link> make_native(kollama_link_kind kind, const double * values,
         case KOLLAMA_LINK_TOP_P: return native("top_p", {}, [=, keep = whole(1)] { return llama_sampler_init_top_p(a, keep); });
         case KOLLAMA_LINK_MIN_P: return native("min_p", {}, [=, keep = whole(1)] { return llama_sampler_init_min_p(a, keep); });
         case KOLLAMA_LINK_XTC:
-            return native("xtc", {}, [=, keep = whole(2)] { return llama_sampler_init_xtc(a, b, keep, seed); });
+            return native("xtc", draws, [=, keep = whole(2)] { return llama_sampler_init_xtc(a, b, keep, seed); });
         case KOLLAMA_LINK_TEMPERATURE: return native("temperature", logits, [=] { return llama_sampler_init_temp_ext(a, b, c); });
         case KOLLAMA_LINK_MIROSTAT:
             return std::make_unique<native_link>("mirostat", chooser, [=](const kollama_model & model, int32_t) {

@@ -12,8 +12,9 @@ struct kollama_sampler : kollama::counted<KOLLAMA_HANDLE_SAMPLER> {
     kollama_sampler_params          params; // of the default chain
     std::unique_ptr<kollama::chain> chain;  // where there is one, it is used instead
     bool                            forbids = false; // that chain only forbids: params choose
-    std::mt19937                    rng;
+    kollama::random_source          rng;
     std::atomic<bool>               in_use{false};
+    uint64_t                        n_streams = 0; // it has served; by who has it
 
     explicit kollama_sampler(const kollama_sampler_params & params) : params(params), rng(params.seed) {}
     kollama_sampler(const kollama_sampler & other);
@@ -28,6 +29,15 @@ struct kollama_sampler : kollama::counted<KOLLAMA_HANDLE_SAMPLER> {
 
     // The next sample begins a stream: penalties and grammar forget the one before.
     void begin();
+
+    // What was drawn so far, to come back to. Penalties and grammars follow the stream by themselves.
+    struct mark {
+        uint64_t                                    n_drawn = 0;
+        std::vector<std::unique_ptr<kollama::link>> links;
+    };
+
+    mark here() const;
+    void go_to(mark mark);
 
     // Chooses from the row that follows tokens, and accepts what it chose. Not for two threads at
     // once. with_logprob costs a second pass.

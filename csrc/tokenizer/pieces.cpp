@@ -6,6 +6,10 @@
 namespace kollama {
 namespace {
 
+// What a lying file can cost. Each piece of a real vocabulary is made of two others in about two ways.
+constexpr size_t   SPARE_RULES    = 1 << 16;
+constexpr uint64_t MOST_LOOKED_UP = 1 << 28; // bytes of parts of pieces
+
 // The characters of a piece. Pieces need not be UTF-8 in a GGUF: what is not, is no character.
 bool characters(std::string_view piece, std::vector<uint32_t> & cps) {
     cps.clear();
@@ -123,7 +127,9 @@ void piece_table::build_by_score(const vocabulary & vocab) {
         lengths.resize(std::max(lengths.size(), length + 1));
         lengths[length] = true;
     }
-    auto symbol_of_part = [&](std::string_view part) -> symbol {
+    uint64_t n_looked_up   = 0; // bytes
+    auto     symbol_of_part = [&](std::string_view part) -> symbol {
+        n_looked_up += lengths[part.size()] ? part.size() : 0;
         const int32_t id = lengths[part.size()] ? vocab.ids.find(part) : -1;
         if (id >= 0) {
             return static_cast<symbol>(id);
@@ -167,6 +173,9 @@ void piece_table::build_by_score(const vocabulary & vocab) {
                 rules.push_back({ left, right, ranks[id], static_cast<symbol>(id) });
                 formed = true;
             }
+        }
+        if (rules.size() > 8 * n + SPARE_RULES || n_looked_up > MOST_LOOKED_UP) {
+            throw failure(KOLLAMA_ERROR_FORMAT, format("the tokens up to %zu are made of others in more ways than any tokenizer's", id));
         }
         if (formed) {
             cuts_.note(piece);

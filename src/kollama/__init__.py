@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from . import samplers
 from ._core.context import Context
+from ._core.lora import Lora
 from ._core.model import Model
 from ._core.runtime import default_threads, devices, llama_version
 from ._core.sampler import Sampler
@@ -18,6 +19,7 @@ from ._core.sequence import Sequence
 from ._core.tokenizer import Decoder, Tokenizer
 from .chat_format import ChatFormat, Mark, Special
 from .chat_registry import chat_formats, register_chat_format
+from .control_vectors import load_control_vector
 from .convert import convert
 from .errors import (
     AbortedError,
@@ -25,6 +27,7 @@ from .errors import (
     BusyError,
     ClosedError,
     ContextFullError,
+    DeadlineError,
     DecodeError,
     EngineError,
     FormatError,
@@ -46,12 +49,14 @@ __all__ = [
     "LLM",
     "AbortedError",
     "ArgumentError",
+    "AsyncGeneration",
     "BusyError",
     "ChatFormat",
     "ClosedError",
     "Completion",
     "Context",
     "ContextFullError",
+    "DeadlineError",
     "DecodeError",
     "Decoder",
     "Device",
@@ -60,6 +65,7 @@ __all__ = [
     "FormatError",
     "Generation",
     "KollamaError",
+    "Lora",
     "Mark",
     "Model",
     "ModelLoadError",
@@ -85,16 +91,23 @@ __all__ = [
     "devices",
     "inspect",
     "llama_version",
+    "load_control_vector",
     "quantize",
     "register_chat_format",
     "samplers",
 ]
 
 if TYPE_CHECKING:
+    from .aio import AsyncGeneration
+
     __version__: str
 else:
 
-    def __getattr__(name: str) -> str:
+    def __getattr__(name: str) -> object:
+        if name == "AsyncGeneration":  # asyncio takes longer to import than all of this
+            from .aio import AsyncGeneration
+
+            return AsyncGeneration
         # Reading the version of an installed package takes as long as the rest of this import.
         if name == "__version__":
             from importlib.metadata import version

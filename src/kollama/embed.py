@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -16,6 +16,8 @@ from .params import boolean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from .deadline import Deadline
 
     _Text = str | bytes | Sequence[int] | NDArray[np.integer]
 
@@ -31,14 +33,16 @@ class Embedder:
         self._model = model
         self._n_ctx = n_ctx
         self._options = options
+        self.prepare: Callable[[Context], None] = lambda context: None
         self._context: Context | None = None
         self._closed = False
         self._lock = threading.Lock()
 
-    def embed(self, texts: _Text | Sequence[_Text], normalize: bool) -> NDArray[np.float32]:
+    def embed(self, texts: _Text | Sequence[_Text], normalize: bool, deadline: Deadline | None,
+              ) -> NDArray[np.float32]:
         boolean("normalize", normalize)
         ids = [self._ids(i, text) for i, text in enumerate(_as_list(texts))]
-        rows = cast("NDArray[np.float32]", self._open().embed(ids))
+        rows = cast("NDArray[np.float32]", self._open().embed(ids, timeout=deadline))
         if normalize:
             lengths = np.linalg.norm(rows, axis=1, keepdims=True)
             rows /= np.where(lengths > 0, lengths, 1)
@@ -50,6 +54,12 @@ class Embedder:
             if self._context is not None:
                 self._context.close()
 
+    @property
+    def contexts(self) -> list[Context]:
+        """Its context, where it was needed already."""
+        with self._lock:
+            return [] if self._context is None or self._closed else [self._context]
+
     def _open(self) -> Context:
         with self._lock:
             if self._closed:
@@ -57,6 +67,7 @@ class Embedder:
             if self._context is None:
                 self._context = Context(self._model, n_ctx=self._n_ctx, n_seq_max=SIDE_BY_SIDE,
                                         embeddings=True, **self._options)
+                self.prepare(self._context)
             return self._context
 
     def _ids(self, i: int, text: _Text) -> NDArray[np.int32]:

@@ -7,12 +7,18 @@ FileNotFoundError`` a missing model.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .types import Completion
+
 __all__ = [
     "AbortedError",
     "ArgumentError",
     "BusyError",
     "ClosedError",
     "ContextFullError",
+    "DeadlineError",
     "DecodeError",
     "EngineError",
     "FormatError",
@@ -72,6 +78,16 @@ class BusyError(KollamaError, RuntimeError):
 
 class AbortedError(KollamaError, RuntimeError):
     """The call was cancelled before it was done."""
+
+
+class DeadlineError(AbortedError, TimeoutError):
+    """The call was not done within its `timeout`, and was ended.
+
+    `completion` is what `complete` had by then, of the type that it would have returned; None from
+    other calls.
+    """
+
+    completion: Completion | list[Completion] | None = None
 
 
 class StateError(KollamaError, RuntimeError):

@@ -2,34 +2,47 @@
 
 from __future__ import annotations
 
+import math
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from types import NoneType, TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeGuard, Unpack, overload
 
 from . import chat as chat_templates
 from ._core.context import Context
+from ._core.lora import Lora
 from ._core.memory import token_ids
 from ._core.model import Model
 from ._core.sampler import Sampler
 from ._core.tokenizer import Tokenizer
+from .adapters import Adapters
 from .chat_registry import FormatLike, find_format, format_for
+from .context_shift import fit
+from .deadline import Deadline, deadline_of
 from .embed import Embedder
-from .errors import ArgumentError, ContextFullError
+from .errors import ArgumentError, ClosedError, ContextFullError, DeadlineError
 from .generate import Generation, stop_strings
-from .params import INT32_MAX, boolean, integer
+from .params import INT32_MAX, boolean, integer, number
 from .sampling import Sampling
+from .signature import same_arguments
 from .slots import Slots
+from .turn import waits_when_busy
 from .types import Completion
 
 if TYPE_CHECKING:
     import numpy as np
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
+
+    from .aio import AsyncGeneration
+    from .watcher import Watcher
 
     _Path = str | bytes | PathLike[str] | PathLike[bytes]
     _Prompt = str | bytes | Sequence[int] | NDArray[np.integer]
     _Stop = str | bytes | Iterable[str | bytes] | None
+    _Adapter = Lora | _Path
+    _Lora = _Adapter | Iterable[_Adapter | tuple[_Adapter, float]] | None
 
 __all__ = ["LLM"]
 
@@ -41,12 +54,17 @@ class LLM:
         model: path of a model file, a list of the parts of a split one, or a Model.
         n_ctx: tokens of prompt and answer together, for each request.
         n_parallel: requests that can run at a time; they are computed together.
+        context_shift: go on where n_ctx is full: of the tokens behind the first n_keep the older
+            half is dropped. A prompt that is too long loses its older part likewise.
+        n_keep: tokens of the prompt that a shift keeps, beside a bos.
+        lora: LoRA adapters: see set_lora.
         chat_format: what `chat` takes for its format where none is given.
+        busy: what becomes of a request that finds all n_parallel places taken: "wait" for one,
+            first come first served, or "error": BusyError.
         n_gpu_layers, mmap, mlock, rms_norm_eps, tokenizer, progress: see Model.
         n_batch, n_threads, type_k, type_v, flash_attn, swa_full: see Context.
 
-    Usable from any thread. A request that finds all n_parallel places taken waits for one.
-    Raises what Model and Context raise.
+    Usable from any thread. Raises what Model and Context raise.
     """
 
     def __init__(
@@ -55,7 +73,11 @@ class LLM:
         *,
         n_ctx: int = 4096,
         n_parallel: int = 1,
+        context_shift: bool = False,
+        n_keep: int = 0,
+        lora: _Lora = None,
         chat_format: FormatLike | None = None,
+        busy: Literal["wait", "error"] = "wait",
         n_batch: int | None = None,
         n_threads: int | None = None,
         type_k: str = "f16",
@@ -75,6 +97,13 @@ class LLM:
             raise ArgumentError(f"n_ctx={n_ctx} times n_parallel={n_parallel} is too large")
         self.n_ctx = n_ctx
         self.n_parallel = n_parallel
+        waits = waits_when_busy(busy)
+        self.busy = busy
+        self._shifts = boolean("context_shift", context_shift)
+        self._n_keep = integer("n_keep", n_keep, 0)
+        if self._shifts and self._n_keep > n_ctx - 4:
+            raise ArgumentError(f"n_keep is {n_keep}: a context_shift needs 4 tokens more, and "
+                                f"n_ctx is {n_ctx}")
         self.chat_format = None if chat_format is None else find_format(chat_format)
         self._owns_model = not isinstance(model, Model)
         self.model = (
@@ -95,13 +124,22 @@ class LLM:
                 flash_attn=flash_attn,
                 swa_full=swa_full,
             )
+            if self._shifts:
+                self._context.check_shift()
+            self._adapters = Adapters(self.model)
+            self._adapters.set_lora(lora, [self._context])
         except BaseException:
+            if hasattr(self, "_context"):
+                self._context.close()
             if self._owns_model:
                 self.model.close()
             raise
-        self._slots = Slots(self._context)
+        self._slots = Slots(self._context, waits)
+        self._watcher: Watcher | None = None  # once something asynchronous is asked for
+        self._watcher_lock = threading.Lock()
         self._embedder = Embedder(self.model, n_ctx, n_threads=n_threads, type_k=type_k,
                                   type_v=type_v, flash_attn=flash_attn)
+        self._embedder.prepare = self._adapters.apply
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -122,6 +160,7 @@ class LLM:
         ignore_eos: bool = False,
         sampler: Sampler | None = None,
         logprobs: int | None = None,
+        timeout: float | None = None,
         **sampling: Unpack[Sampling],
     ) -> Generation:
         """A stream of the tokens that follow a prompt.
@@ -134,26 +173,34 @@ class LLM:
             ignore_eos: never choose a token that ends the generation.
             sampler: a Sampler; else one is made of the keywords, which are Sampler's.
             logprobs: give the k most likely tokens with each, as Token.top_logprobs.
+            timeout: seconds from the first token that is asked for, the wait for a place included.
+                Then the stream ends within one graph of the model, with a DeadlineError.
 
         Raises:
             ContextFullError: the prompt does not fit into n_ctx.
             TokenError: a token id is outside the vocabulary, or the text is not valid Unicode.
             ArgumentError: a value out of range.
+            BusyError: all places are taken, and the LLM's busy is "error", or nobody is left to end
+                one; with the first token, as all that follow.
+            DeadlineError: it took longer than timeout.
+            ClosedError: the LLM was closed.
         """
         return self._generation(self._prompt_ids(prompt), max_tokens, stop, ignore_eos, sampler,
-                                logprobs, sampling)
+                                logprobs, timeout, sampling)
 
     @overload
     def complete(
         self, prompt: str | bytes | list[int] | NDArray[np.integer], *,
         max_tokens: int | None = 256, stop: _Stop = None, ignore_eos: bool = False,
-        sampler: Sampler | None = None, logprobs: int | None = None, **sampling: Unpack[Sampling],
+        sampler: Sampler | None = None, logprobs: int | None = None,
+        timeout: float | None = None, **sampling: Unpack[Sampling],
     ) -> Completion: ...
     @overload
     def complete(
         self, prompt: list[str] | list[bytes] | list[list[int]] | list[NDArray[np.integer]], *,
         max_tokens: int | None = 256, stop: _Stop = None, ignore_eos: bool = False,
-        sampler: Sampler | None = None, logprobs: int | None = None, **sampling: Unpack[Sampling],
+        sampler: Sampler | None = None, logprobs: int | None = None,
+        timeout: float | None = None, **sampling: Unpack[Sampling],
     ) -> list[Completion]: ...
     def complete(
         self,
@@ -164,26 +211,23 @@ class LLM:
         ignore_eos: bool = False,
         sampler: Sampler | None = None,
         logprobs: int | None = None,
+        timeout: float | None = None,
         **sampling: Unpack[Sampling],
     ) -> Completion | list[Completion]:
         """What follows a prompt, whole. A list of prompts gives a list, computed together.
 
-        Arguments and errors are those of generate. A sampler cannot serve several prompts.
+        Arguments and errors are those of generate. A sampler cannot serve several prompts. timeout
+        is for all of it, and a DeadlineError has what is there by then as its completion.
         """
-        several = isinstance(prompt, list) and prompt and hasattr(prompt[0], "__len__")
-        if not several:
+        if not _is_list(prompt):
             generation = self._generation(self._prompt_ids(prompt), max_tokens, stop, ignore_eos,
-                                          sampler, logprobs, sampling)
+                                          sampler, logprobs, timeout, sampling)
             with generation:
                 return generation.finish()
-        if sampler is not None:
-            raise ArgumentError("a sampler serves one stream at a time: pass its keywords instead")
-        requests = [
-            self._generation(self._prompt_ids(text), max_tokens, stop, ignore_eos, None,
-                             logprobs, sampling)
-            for text in cast("list[_Prompt]", prompt)
-        ]
-        return self._run_together(requests)
+        deadline = deadline_of(timeout)
+        requests = self._requests(prompt, max_tokens=max_tokens, stop=stop, ignore_eos=ignore_eos,
+                                  sampler=sampler, logprobs=logprobs, **sampling)
+        return self._run_together(requests, deadline)
 
     def chat(
         self,
@@ -195,6 +239,7 @@ class LLM:
         ignore_eos: bool = False,
         sampler: Sampler | None = None,
         logprobs: int | None = None,
+        timeout: float | None = None,
         **sampling: Unpack[Sampling],
     ) -> Generation:
         """A stream of the answer to a conversation.
@@ -220,10 +265,10 @@ class LLM:
             prompt = chosen.encode(messages, self.tokenizer)
             stops = [*stop_strings(stop), *stop_strings(chosen.stop)]
         return self._generation(prompt, max_tokens, stops, ignore_eos, sampler, logprobs,
-                                sampling)
+                                timeout, sampling)
 
     def embed(self, texts: _Prompt | Sequence[_Prompt], *, normalize: bool = True,
-              ) -> NDArray[np.float32]:
+              timeout: float | None = None) -> NDArray[np.float32]:
         """Embeddings: the mean of the model's last hidden states over each text.
 
         Where the model's file names another pooling, it is that one. The first call makes a context
@@ -232,6 +277,7 @@ class LLM:
         Args:
             texts: a list, of any length, of texts or token ids; a single text is a list of one.
             normalize: to length 1.
+            timeout: seconds it may take.
 
         Returns:
             float32 array of shape (len(texts), n_embd).
@@ -239,8 +285,140 @@ class LLM:
         Raises:
             ContextFullError: a text has more than n_ctx tokens.
             ArgumentError: a text is empty, and the model has no bos.
+            DeadlineError: it took longer than timeout.
         """
-        return self._embedder.embed(texts, normalize)
+        return self._embedder.embed(texts, normalize, deadline_of(timeout))
+
+    # ---- for asyncio -----------------------------------------------------------------------------
+
+    @same_arguments(generate)
+    def agenerate(self, *args: Any, **options: Any) -> AsyncGeneration:
+        """`generate` for asyncio: ``async for token in llm.agenerate(prompt)``.
+
+        The event loop is never kept waiting. Errors come with the first token.
+        """
+        return self._stream(self.generate, args, options)
+
+    @same_arguments(chat)
+    def achat(self, *args: Any, **options: Any) -> AsyncGeneration:
+        """`chat` for asyncio: see agenerate."""
+        return self._stream(self.chat, args, options)
+
+    @overload
+    async def acomplete(
+        self, prompt: str | bytes | list[int] | NDArray[np.integer], *,
+        timeout: float | None = None, **options: Any,
+    ) -> Completion: ...
+    @overload
+    async def acomplete(
+        self, prompt: list[str] | list[bytes] | list[list[int]] | list[NDArray[np.integer]], *,
+        timeout: float | None = None, **options: Any,
+    ) -> list[Completion]: ...
+    async def acomplete(self, prompt: _Prompt | list[Any], *, timeout: float | None = None,
+                        **options: Any) -> Completion | list[Completion]:
+        """`complete` for asyncio, with its arguments and errors.
+
+        A cancelled task ends it within one graph of the model, and its place is free then.
+        """
+        from . import aio
+
+        deadline = deadline_of(timeout)
+        if _is_list(prompt):
+            return await aio.complete_all(self._watch(), lambda: self._requests(prompt, **options),
+                                          deadline, self.n_parallel)
+        return await aio.complete(self._watch(), lambda: self.generate(prompt, **options), deadline)
+
+    async def aembed(self, texts: _Prompt | Sequence[_Prompt], *, normalize: bool = True,
+                     timeout: float | None = None) -> NDArray[np.float32]:
+        """`embed` for asyncio. Calls are served one after another."""
+        from . import aio
+
+        deadline = deadline_of(timeout) or Deadline(math.inf)
+        try:
+            return await aio.run(self._watch().embedder,
+                                 lambda: self._embedder.embed(texts, normalize, deadline))
+        except BaseException:
+            deadline.cancel()  # of a cancelled task the thread goes on
+            raise
+
+    async def aclose(self) -> None:
+        """`close` for asyncio."""
+        import asyncio
+
+        await asyncio.to_thread(self.close)
+
+    def _stream(self, make: Callable[..., Generation], args: tuple[Any, ...],
+                options: dict[str, Any]) -> AsyncGeneration:
+        from .aio import AsyncGeneration
+
+        timeout = options.pop("timeout", None)
+        return AsyncGeneration(self._watch, lambda: make(*args, **options), timeout)
+
+    def _watch(self) -> Watcher:
+        from .watcher import Watcher
+
+        with self._watcher_lock:
+            if self.closed:
+                raise ClosedError("the LLM is closed")
+            if self._watcher is None:
+                self._watcher = Watcher(self._context)
+            return self._watcher
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    # ---- inside ----------------------------------------------------------------------------------
+
+    def set_lora(self, lora: _Lora) -> None:
+        """Takes LoRA adapters, in place of those in use, for generating and embedding.
+
+        What is in memory was computed without the change and is dropped.
+
+        Args:
+            lora: a path of a GGUF or a Lora, or a list of these and of (path or Lora, scale);
+                None or [] for none. `lora` gives those in use.
+
+        Raises:
+            BusyError: a request is unfinished.
+            Those of Lora and of Context.set_lora.
+        """
+        with self._slots.emptied():
+            self._adapters.set_lora(lora, [self._context, *self._embedder.contexts])
+
+    @property
+    def lora(self) -> list[tuple[Lora, float]]:
+        """The LoRA adapters in use, each with its scale."""
+        return list(self._adapters.lora)
+
+    def set_control_vector(
+        self,
+        vector: ArrayLike | _Path | None,
+        *,
+        scale: float = 1.0,
+        layers: tuple[int, int] | None = None,
+    ) -> None:
+        """Adds a control vector to what layers give, in place of the one in use: see set_lora.
+
+        Args:
+            vector: float32 array of shape (n_layer, n_embd), or the path of a file that
+                `load_control_vector` reads; None for none.
+            scale, layers: see Context.set_control_vector.
+
+        Raises:
+            BusyError: a request is unfinished.
+            Those of load_control_vector and of Context.set_control_vector.
+        """
+        with self._slots.emptied():
+            self._adapters.set_control_vector(vector, scale, layers,
+                                              [self._context, *self._embedder.contexts])
 
     def _generation(
         self,
@@ -250,17 +428,24 @@ class LLM:
         ignore_eos: bool,
         sampler: Sampler | None,
         logprobs: int | None,
+        timeout: float | None,
         sampling: Sampling,
     ) -> Generation:
         if not isinstance(sampler, (Sampler, NoneType)):
             raise TypeError(f"sampler must be a Sampler, not {type(sampler).__name__}")
         if sampler is not None and sampling:
             raise ArgumentError(f"give a sampler or {', '.join(sampling)}, not both")
-        if len(prompt) > self.n_ctx:
+        room: int | None = None if max_tokens is None else integer("max_tokens", max_tokens, 1)
+        n_keep = 0
+        if self._shifts:
+            has_bos = prompt[0] == self.tokenizer.bos
+            n_keep = min(self._n_keep + int(has_bos), len(prompt))
+            prompt = fit(prompt, self.n_ctx, n_keep)
+        elif len(prompt) > self.n_ctx:
             raise ContextFullError(f"the prompt has {len(prompt)} tokens, n_ctx is {self.n_ctx}")
-        room = self.n_ctx - len(prompt) + 1  # the last sampled token needs no place
-        if max_tokens is not None:
-            room = min(room, integer("max_tokens", max_tokens, 1))
+        else:
+            left = self.n_ctx - len(prompt) + 1  # the last sampled token needs no place
+            room = left if room is None else min(left, room)
         return Generation(
             self._slots,
             prompt,
@@ -269,17 +454,30 @@ class LLM:
             stop=stop_strings(stop),
             ignore_eos=boolean("ignore_eos", ignore_eos),
             logprobs=0 if logprobs is None else integer("logprobs", logprobs, 0),
+            timeout=None if timeout is None else number("timeout", timeout, 0),
+            shift_at=self.n_ctx if self._shifts else None,
+            n_keep=n_keep,
         )
 
-    def _run_together(self, requests: list[Generation]) -> list[Completion]:
+    def _requests(self, prompts: list[_Prompt], *, sampler: Sampler | None = None,
+                  **options: Any) -> list[Generation]:
+        if sampler is not None:
+            raise ArgumentError("a sampler serves one stream at a time: pass its keywords instead")
+        return [self.generate(prompt, **options) for prompt in prompts]
+
+    def _run_together(self, requests: list[Generation], deadline: Deadline | None,
+                      ) -> list[Completion]:
         waiting, running, done = deque(requests), deque[Generation](), []
         try:
             while waiting or running:
                 while waiting and len(running) < self.n_parallel:
                     running.append(waiting.popleft())
-                    running[-1].start(ahead=INT32_MAX)
+                    running[-1].start(INT32_MAX, deadline)
                 with running.popleft() as generation:
                     done.append(generation.finish())
+        except DeadlineError as error:
+            error.completion = [generation.cut() for generation in requests]
+            raise
         finally:
             for generation in running:
                 generation.close()
@@ -303,6 +501,11 @@ class LLM:
         self._context.close()
         self._slots.close()
         self._embedder.close()
+        with self._watcher_lock:
+            watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.close()
+        self._adapters.close()
         if self._owns_model:
             self.model.close()
 
@@ -320,3 +523,8 @@ class LLM:
     def __repr__(self) -> str:
         state = "closed" if self.closed else self.model.description
         return f"<kollama.LLM {state}, n_ctx={self.n_ctx}, n_parallel={self.n_parallel}>"
+
+
+def _is_list(prompt: Any) -> TypeGuard[list[Any]]:
+    """Whether it is several prompts, and not one of ids."""
+    return isinstance(prompt, list) and bool(prompt) and hasattr(prompt[0], "__len__")

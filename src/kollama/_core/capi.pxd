@@ -27,6 +27,10 @@ cdef extern from "kollama.h" nogil:
         pass
     ctypedef struct kollama_quantization:
         pass
+    ctypedef struct kollama_watch:
+        pass
+    ctypedef struct kollama_lora:
+        pass
 
     ctypedef enum kollama_status:
         KOLLAMA_OK
@@ -80,6 +84,7 @@ cdef extern from "kollama.h" nogil:
         KOLLAMA_HANDLE_TOKENIZER
         KOLLAMA_HANDLE_DECODER
         KOLLAMA_HANDLE_BLOB
+        KOLLAMA_HANDLE_LORA
         KOLLAMA_HANDLE_KINDS
     int64_t kollama_live_handles(kollama_handle_kind kind)
     int32_t kollama_default_threads()
@@ -272,6 +277,8 @@ cdef extern from "kollama.h" nogil:
         kollama_model * model, const kollama_context_params * params, kollama_context ** out)
     void kollama_context_free(kollama_context * ctx)
 
+    kollama_status kollama_context_check_shift(kollama_context * ctx)
+
     ctypedef enum kollama_pooling:
         KOLLAMA_POOLING_NONE
         KOLLAMA_POOLING_MEAN
@@ -280,6 +287,18 @@ cdef extern from "kollama.h" nogil:
     kollama_status kollama_context_embed(
         kollama_context * ctx, const int32_t * tokens, const size_t * ends, size_t n_texts,
         kollama_pooling pooling, float * out, kollama_job ** job)
+    kollama_status kollama_lora_load(kollama_model * model, const char * path, kollama_lora ** out)
+    void kollama_lora_free(kollama_lora * lora)
+    float kollama_lora_alpha(const kollama_lora * lora)
+    size_t kollama_lora_n_kv(const kollama_lora * lora)
+    const char * kollama_lora_key(const kollama_lora * lora, size_t index, size_t * length)
+    const char * kollama_lora_value(const kollama_lora * lora, size_t index, size_t * length)
+    kollama_status kollama_context_set_loras(
+        kollama_context * ctx, kollama_lora * const * loras, const float * scales, size_t n_loras,
+        kollama_job ** out)
+    kollama_status kollama_context_set_control_vector(
+        kollama_context * ctx, const float * data, size_t n_data, int32_t first, int32_t last,
+        kollama_job ** out)
     kollama_status kollama_job_wait(kollama_job * job, int32_t timeout_ms)
     void kollama_job_cancel(kollama_job * job)
     void kollama_job_free(kollama_job * job)
@@ -289,6 +308,8 @@ cdef extern from "kollama.h" nogil:
         kollama_sequence * seq, const int32_t * tokens, size_t n_tokens, kollama_job ** out)
     kollama_status kollama_sequence_rewind(
         kollama_sequence * seq, size_t n_keep, kollama_job ** out)
+    kollama_status kollama_sequence_shift(
+        kollama_sequence * seq, size_t n_keep, size_t n_discard, kollama_job ** out)
     kollama_status kollama_sequence_fork(
         kollama_sequence * seq, kollama_sequence * dst, kollama_job ** out)
     kollama_status kollama_sequence_save(
@@ -298,6 +319,7 @@ cdef extern from "kollama.h" nogil:
     const void * kollama_blob_data(const kollama_blob * blob, size_t * size)
     void kollama_blob_free(kollama_blob * blob)
     kollama_status kollama_sequence_length(kollama_sequence * seq, size_t * n_tokens)
+    kollama_status kollama_sequence_n_exact(kollama_sequence * seq, size_t * n_tokens)
     kollama_status kollama_sequence_tokens(
         kollama_sequence * seq, int32_t * tokens, size_t n_tokens)
     kollama_status kollama_sequence_logits(kollama_sequence * seq, kollama_row ** out)
@@ -370,6 +392,9 @@ cdef extern from "kollama.h" nogil:
         const size_t * stop_lengths
         size_t n_stops
         size_t n_top
+        size_t shift_at
+        size_t n_keep
+        uint64_t key
 
     ctypedef enum kollama_finish:
         KOLLAMA_FINISH_NONE
@@ -406,6 +431,20 @@ cdef extern from "kollama.h" nogil:
     void kollama_generation_free(kollama_generation * gen)
     kollama_status kollama_generation_next(
         kollama_generation * gen, int32_t timeout_ms, kollama_event * event)
+    kollama_status kollama_generation_send(
+        kollama_generation * gen, kollama_sampler * sampler, int32_t token)
     void kollama_generation_request_cancel(kollama_generation * gen)
     void kollama_generation_cancel(kollama_generation * gen)
     void kollama_generation_get_stats(kollama_generation * gen, kollama_generation_stats * stats)
+
+    ctypedef enum kollama_news:
+        KOLLAMA_NEWS_NONE
+        KOLLAMA_NEWS_TOKEN
+        KOLLAMA_NEWS_CHOICE
+        KOLLAMA_NEWS_END
+    kollama_news kollama_generation_look(kollama_generation * gen, bint for_end)
+    kollama_status kollama_watch_init(kollama_context * ctx, kollama_watch ** out)
+    void kollama_watch_free(kollama_watch * watch)
+    kollama_status kollama_watch_wait(
+        kollama_watch * watch, int32_t timeout_ms, const uint64_t ** keys, size_t * n_keys)
+    void kollama_watch_end(kollama_watch * watch)

@@ -10,6 +10,9 @@ cdef class Context:
     cdef readonly int n_batch
     cdef readonly int n_threads
     cdef readonly str pooling
+    cdef readonly str busy
+    cdef object turn  # of those who call
+    cdef readonly tuple lora
     cdef object __weakref__
 
     cdef kollama_context * handle(self) except NULL

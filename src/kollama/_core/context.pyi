@@ -3,10 +3,12 @@ from types import TracebackType
 from typing import Literal, final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from kollama._core.lora import Lora
 from kollama._core.model import Model
 from kollama._core.sequence import Sequence
+from kollama.deadline import Deadline
 
 @final
 class Context:
@@ -24,6 +26,7 @@ class Context:
         swa_full: bool = True,
         embeddings: bool = False,
         pooling: Literal["mean", "last", "cls", "none"] | None = None,
+        busy: Literal["wait", "error"] = "wait",
     ) -> Context: ...
     @property
     def model(self) -> Model: ...
@@ -38,10 +41,26 @@ class Context:
     @property
     def pooling(self) -> str | None: ...
     @property
+    def busy(self) -> Literal["wait", "error"]: ...
+    @property
     def closed(self) -> bool: ...
     def embed(
-        self, texts: Iterable[Iterable[int] | NDArray[np.integer]]
+        self,
+        texts: Iterable[Iterable[int] | NDArray[np.integer]],
+        *,
+        timeout: float | Deadline | None = None,
     ) -> NDArray[np.float32] | list[NDArray[np.float32]]: ...
+    @property
+    def lora(self) -> tuple[tuple[Lora, float], ...]: ...
+    def set_lora(self, adapters: Iterable[Lora | tuple[Lora, float]]) -> None: ...
+    def set_control_vector(
+        self,
+        vector: ArrayLike | None,
+        *,
+        scale: float = 1.0,
+        layers: tuple[int, int] | None = None,
+    ) -> None: ...
+    def check_shift(self) -> None: ...
     def sequence(self) -> Sequence: ...
     def close(self) -> None: ...
     def __enter__(self) -> Context: ...

@@ -1,7 +1,9 @@
 """Memory and compute."""
 
 cimport cython
+from libc.stdlib cimport free, malloc
 from kollama._core.capi cimport *
+from kollama._core.lora cimport Lora
 from kollama._core.memory cimport as_tokens
 from kollama._core.model cimport Model
 from kollama._core.runtime cimport check, finish
@@ -10,7 +12,9 @@ import numpy as np
 
 from kollama import params
 from kollama._core import runtime
+from kollama.deadline import deadline_of
 from kollama.errors import ArgumentError, ClosedError
+from kollama.turn import Turn, waits_when_busy
 
 _POOLING = {
     "none": KOLLAMA_POOLING_NONE,
@@ -26,7 +30,7 @@ _POOLING_OF_FILES = {"1": "mean", "2": "cls", "3": "last"}  # llama.cpp's number
 cdef class Context:
     """K/V memory for sequences of tokens, and the threads that compute: ``model.context()``.
 
-    One engine thread per context runs every computation; calls from other threads queue up.
+    One engine thread per context runs every computation, and one caller at a time has it: see busy.
 
     Args:
         model: the weights. It stays alive, and cannot be closed, while this is open.
@@ -42,6 +46,8 @@ cdef class Context:
             side by side; n_batch is 512 at most unless it is given.
         pooling: what becomes of a text's hidden states: "mean", "last", "cls" (the first), "none";
             None: what the model's file says, else "mean".
+        busy: what becomes of a call, of the context or of its sequences, while another thread is in
+            one: "wait" until it is done, or "error": BusyError at once.
 
     Raises:
         ArgumentError: a number out of range, an unknown type name.
@@ -50,9 +56,12 @@ cdef class Context:
 
     def __cinit__(self, Model model not None, *, n_ctx=4096, n_seq_max=1, n_batch=None,
                   n_threads=None, type_k="f16", type_v="f16", flash_attn="auto", swa_full=True,
-                  embeddings=False, pooling=None):
+                  embeddings=False, pooling=None, busy="wait"):
         self._handle = NULL
         self.model = model
+        self.turn = Turn("this context", waits_when_busy(busy))
+        self.busy = busy
+        self.lora = ()
         cdef bint embeds = params.boolean("embeddings", embeddings)
         cdef bint causal = _says(model, "attention.causal", "true") == "true"
         if pooling is not None and not embeds:
@@ -104,11 +113,12 @@ cdef class Context:
             raise ClosedError("the context is closed")
         return self._handle
 
-    def embed(self, texts):
+    def embed(self, texts, *, timeout=None):
         """The pooled hidden states of texts, given as token ids. Any number of them.
 
         Args:
             texts: a list of int32 arrays or sequences of ints, none of them empty.
+            timeout: seconds, the wait for the turn included; None: for as long as it takes.
 
         Returns:
             float32 array of shape (len(texts), n_embd), not normalised; with pooling="none" a list
@@ -118,7 +128,10 @@ cdef class Context:
             ArgumentError: this context was not made for embeddings, or a text has no tokens.
             ContextFullError: a text has more tokens than n_ctx.
             TokenError: an id is outside the vocabulary.
+            BusyError: another thread is in a call of this context, and busy is "error".
+            DeadlineError: it took longer than timeout.
         """
+        deadline = deadline_of(timeout)
         if self.pooling is None:
             raise ArgumentError("this context was not made for embeddings: "
                                 "model.context(embeddings=True)")
@@ -135,12 +148,92 @@ cdef class Context:
         cdef kollama_job * job = NULL
         if lengths.sum() > 0:
             tokens, ends, out = np.concatenate(arrays), np.cumsum(lengths), rows
-            check(kollama_context_embed(self.handle(), &tokens[0], &ends[0], n_texts, kind,
-                                        &out[0, 0], &job))
-            finish(job)
+            self.turn.take(deadline)
+            try:
+                check(kollama_context_embed(self.handle(), &tokens[0], &ends[0], n_texts, kind,
+                                            &out[0, 0], &job))
+                finish(job, deadline)
+            finally:
+                self.turn.give_back()
         elif n_texts > 0:
             raise ArgumentError("text 0 has no tokens")
         return np.split(rows, np.cumsum(lengths)[:-1].tolist()) if per_token else rows
+
+    def set_lora(self, adapters):
+        """Takes these LoRA adapters, in place of those that it has.
+
+        Args:
+            adapters: a list of Lora, or of (Lora, scale); [] for none. `lora` gives them back.
+
+        Raises:
+            StateError: sequences hold tokens: what is in memory was computed without the change.
+            BusyError: another thread is in a call of this context, and its busy is "error"; or a
+                stream has a sequence of it.
+            ArgumentError: an adapter of another model, one twice, a scale that is not finite.
+        """
+        pairs = tuple(_scaled(each) for each in adapters)
+        cdef size_t i, count = len(pairs)
+        cdef kollama_job * job = NULL
+        cdef size_t room = count + 1
+        cdef kollama_lora ** handles = <kollama_lora **> malloc(room * sizeof(kollama_lora *))
+        cdef float * scales = <float *> malloc(room * sizeof(float))
+        try:
+            if handles == NULL or scales == NULL:
+                raise MemoryError()
+            for i in range(count):
+                handles[i] = (<Lora> pairs[i][0]).handle()
+                scales[i] = pairs[i][1]
+            with self.turn:
+                check(kollama_context_set_loras(self.handle(), handles, scales, count, &job))
+                finish(job)
+        finally:
+            free(handles)
+            free(scales)
+        self.lora = pairs
+
+    def set_control_vector(self, vector, *, scale=1.0, layers=None):
+        """Adds a vector to what layers give: steers the model without other weights.
+
+        Args:
+            vector: float32 array of shape (n_layer, n_embd), a row for each layer; None for none.
+                Layer 0 has no place for one in llama.cpp: its row must be zeros. A sum of vectors
+                is a vector; `load_control_vector` reads llama.cpp's files.
+            scale: what it is multiplied with.
+            layers: (first, last), both included; None: (1, n_layer - 1).
+
+        Raises:
+            ArgumentError: another shape, a number that is not finite, layers that are not there.
+            StateError, BusyError: as set_lora. Architectures whose graph in llama.cpp has no
+                place for control vectors (BERT, Mamba and some others) ignore them.
+        """
+        cdef const float[::1] data
+        cdef kollama_job * job = NULL
+        cdef int n_layer = kollama_model_n_layer(self.model.handle())
+        cdef int first = 1, last = n_layer - 1
+        if layers is not None:
+            low, high = layers
+            first = params.integer("layers", low, 1, n_layer - 1)
+            last = params.integer("layers", high, first, n_layer - 1)
+        if vector is None:
+            data = None
+        else:
+            data = _control_rows(vector, params.number("scale", scale, -1e9, 1e9), n_layer,
+                                 kollama_model_n_embd(self.model.handle()))
+        with self.turn:
+            if data is None:
+                check(kollama_context_set_control_vector(self.handle(), NULL, 0, 0, 0, &job))
+            else:
+                check(kollama_context_set_control_vector(
+                    self.handle(), &data[0], data.shape[0], first, last, &job))
+            finish(job)
+
+    def check_shift(self):
+        """Raises where the sequences of this context cannot be shifted (see Sequence.shift).
+
+        Raises:
+            ArgumentError: the model has no rotary positions, or its memory is of another kind.
+        """
+        check(kollama_context_check_shift(self.handle()))
 
     def sequence(self):
         """A new, empty Sequence.
@@ -176,6 +269,26 @@ cdef class Context:
     def __repr__(self):
         state = ", closed" if self._handle == NULL else ""
         return f"<kollama.Context n_ctx={self.n_ctx}, n_seq_max={self.n_seq_max}{state}>"
+
+
+cdef tuple _scaled(item):
+    adapter, scale = item if isinstance(item, (tuple, list)) and len(item) == 2 else (item, 1.0)
+    if not isinstance(adapter, Lora):
+        raise TypeError(f"adapters must be Lora or (Lora, scale), not {type(adapter).__name__}")
+    return adapter, params.number("scale", scale, -1e9, 1e9)
+
+
+cdef object _control_rows(vector, double scale, int n_layer, int n_embd):
+    rows = np.asarray(vector, np.float32) * np.float32(scale)
+    if rows.shape != (n_layer, n_embd) or n_layer < 2:
+        raise ArgumentError(f"the control vector has shape {rows.shape}; for this model it is "
+                            f"({n_layer}, {n_embd}), of at least 2 layers")
+    if not np.isfinite(rows).all():
+        raise ArgumentError("the control vector holds a number that is not finite")
+    if rows[0].any():
+        raise ArgumentError("the control vector's row of layer 0 must be zeros: llama.cpp has no "
+                            "place for one there")
+    return np.ascontiguousarray(rows[1:]).reshape(-1)
 
 
 cdef bytes _type_name(name, value):

@@ -8,4 +8,5 @@ cdef class TokenStream:
     cdef Sequence _sequence
     cdef Sampler _sampler
     cdef bint _waiting
+    cdef object _deadline
     cdef object _stats

@@ -6,12 +6,12 @@ from libc.string cimport memset
 from kollama._core.capi cimport *
 from kollama._core.matchers cimport know
 from kollama._core.memory cimport as_tokens
-from kollama._core.runtime cimport SLICE_MS, check_signals
+from kollama._core.runtime cimport SLICE_MS, check, check_signals
 from kollama._core.sampler cimport Sampler
 from kollama._core.sequence cimport Sequence
 
 from kollama import params
-from kollama.errors import BusyError
+from kollama.errors import BusyError, DeadlineError
 from kollama.types import Timings, Token, Usage
 
 _FINISH = {
@@ -28,6 +28,11 @@ _FINISH = {
 # that much for nothing.
 STREAM_AHEAD = 16
 
+NEWS_NONE = KOLLAMA_NEWS_NONE      # next would wait
+NEWS_TOKEN = KOLLAMA_NEWS_TOKEN    # next gives one at once
+NEWS_CHOICE = KOLLAMA_NEWS_CHOICE  # next runs a callable of the sampler
+NEWS_END = KOLLAMA_NEWS_END        # next gives what is left, or raises
+
 
 @cython.final
 @cython.no_gc_clear
@@ -40,11 +45,19 @@ cdef class TokenStream:
         stop: byte strings, none of them empty.
         ahead: how many tokens to compute before they are asked for.
         top: how many of the most likely tokens to give with each.
+        shift_at: tokens in memory at which the older half of those behind the first n_keep is
+            dropped (see Sequence.shift); None: never.
+        n_keep: at most the tokens of the prompt.
+        deadline: a Deadline; once it is over the stream is asked to end and `next` raises
+            DeadlineError, once. What was computed by then can still be read, until it is closed.
+        key: what a Watch tells of this stream by.
     """
 
     def __cinit__(self, Sequence sequence not None, Sampler sampler not None, prompt, *,
-                  max_tokens=None, list stop not None, ignore_eos=False, ahead=STREAM_AHEAD, top=0):
+                  max_tokens=None, list stop not None, ignore_eos=False, ahead=STREAM_AHEAD, top=0,
+                  shift_at=None, n_keep=0, deadline=None, key=0):
         self._handle = NULL
+        self._deadline = deadline
         self._sequence = sequence
         self._sampler = sampler
         cdef const int32_t[::1] view = as_tokens(prompt)
@@ -57,6 +70,10 @@ cdef class TokenStream:
         options.ignore_eos = params.boolean("ignore_eos", ignore_eos)
         options.ahead = params.integer("ahead", ahead, 1)
         options.n_top = params.integer("top", top, 0)
+        options.n_keep = params.integer("n_keep", n_keep, 0)
+        if shift_at is not None:
+            options.shift_at = params.integer("shift_at", shift_at, 1)
+        options.key = key
         cdef kollama_sequence * handle
         cdef kollama_status status
         cdef size_t count
@@ -96,6 +113,7 @@ cdef class TokenStream:
     def __next__(self):
         cdef kollama_event event
         cdef kollama_status status = KOLLAMA_PENDING
+        cdef int32_t slice_ms = SLICE_MS
         if self._handle == NULL:
             raise StopIteration
         if self._waiting:
@@ -103,13 +121,20 @@ cdef class TokenStream:
         self._waiting = True
         try:
             while True:
+                if self._deadline is not None:
+                    self._deadline.check()
+                    slice_ms = self._deadline.slice_ms(SLICE_MS)
                 with nogil:
-                    status = kollama_generation_next(self._handle, SLICE_MS, &event)
+                    status = kollama_generation_next(self._handle, slice_ms, &event)
                 if status != KOLLAMA_PENDING:
                     break
                 check_signals()
             if status != KOLLAMA_END:
                 self._sampler.check_own(status)
+        except DeadlineError:
+            self._waiting = False
+            self.request_cancel()
+            raise
         except BaseException:
             self._waiting = False
             self.close()
@@ -124,6 +149,47 @@ cdef class TokenStream:
         return Token(event.token, event.text[:event.length].decode("utf-8"), event.logprob,
                      _FINISH[<int> event.finish], top)
 
+    def look(self, for_end=False):
+        """What there is, without waiting: one of the NEWS_ constants.
+
+        After NEWS_NONE the Watch of the context tells, once, when there is something.
+
+        Args:
+            for_end: there is no news in a token, only in a choice and the end.
+        """
+        return NEWS_END if self._handle == NULL else kollama_generation_look(self._handle, for_end)
+
+    def request_cancel(self):
+        """Asks it to end within one graph, and returns at once."""
+        self._deadline = None
+        if self._handle != NULL:
+            kollama_generation_request_cancel(self._handle)
+
+    def send(self, token):
+        """Puts a token in the place of the last one that was handed out, and goes on from it.
+
+        Returns:
+            (the Token in its place, the one that follows or None where it was the last). From the
+            first call on no token is computed before it is asked for.
+
+        Raises:
+            TokenError: the id is outside the vocabulary; the stream is as it was.
+            StateError, BusyError: there is no token yet; or the stream had ended, and its sampler
+                or sequence has served others since.
+            ArgumentError: a grammar does not allow the token; the stream is closed then.
+        """
+        if self._handle == NULL:
+            raise StopIteration
+        if self._waiting:
+            raise BusyError("another thread waits for this stream's next token")
+        cdef int32_t number = params.integer("token", token, -2**31)
+        cdef kollama_status status
+        with nogil:
+            status = kollama_generation_send(self._handle, self._sampler._handle, number)
+        check(status)
+        replaced = self.__next__()
+        return replaced, next(self, None) if replaced.finish_reason is None else None
+
     def close(self):
         """Ends the generation within one graph and gives the sequence back. Idempotent.
 
@@ -137,7 +203,10 @@ cdef class TokenStream:
         if self._waiting:
             kollama_generation_request_cancel(handle)
             return False
-        self._stats = _stats(handle)
+        stats = _stats(handle)
+        if self._handle == NULL:  # a collection in there may have let another thread come here
+            return True
+        self._stats = stats
         self._handle = NULL  # first: another thread may come while the lock is released
         with nogil:
             kollama_generation_cancel(handle)

@@ -201,11 +201,17 @@ cdef class Model:
         from kollama._core.context import Context
         return Context(self, **options)
 
+    def lora(self, path):
+        """A LoRA adapter of this model, from a GGUF file: ``Lora(self, path)``."""
+        from kollama._core.lora import Lora
+        return Lora(self, path)
+
     def close(self):
         """Frees the weights. Idempotent.
 
         Raises:
-            BusyError: contexts of this model are open, or another thread uses its tokenizer.
+            BusyError: contexts or adapters of this model are open, or another thread uses its
+                tokenizer.
         """
         cdef kollama_model * handle = self._handle
         cdef kollama_status status

@@ -78,16 +78,23 @@ cdef int on_progress(float done, void * user) noexcept with gil:
         return False
 
 
-cdef int finish(kollama_job * job) except -1:
-    """Waits for a job and frees it. A signal's exception cancels it and waits for its end."""
+cdef int finish(kollama_job * job, deadline=None) except -1:
+    """Waits for a job and frees it. A signal's exception or the deadline's cancels it and waits for
+    its end.
+    """
     cdef kollama_status status = KOLLAMA_PENDING
+    cdef int32_t slice_ms = SLICE_MS
     try:
         while True:
+            if deadline is not None:
+                slice_ms = deadline.slice_ms(SLICE_MS)
             with nogil:
-                status = kollama_job_wait(job, SLICE_MS)
+                status = kollama_job_wait(job, slice_ms)
             if status != KOLLAMA_PENDING:
                 break
             check_signals()
+            if deadline is not None:
+                deadline.check()
         check(status)
     except BaseException:
         kollama_job_cancel(job)
@@ -208,5 +215,5 @@ def llama_version():
 def live_handles():
     """Native objects by kind that are alive in this process: all 0 when everything is closed."""
     names = ("model", "context", "sequence", "row", "sampler", "generation", "job",
-             "tokenizer", "decoder", "blob")
+             "tokenizer", "decoder", "blob", "lora")
     return {names[i]: kollama_live_handles(<kollama_handle_kind> i) for i in range(len(names))}

@@ -247,6 +247,11 @@ cdef class Sampler:
         know(sequence.context.model)
         with nogil:
             status = kollama_sampler_sample(self._handle, handle, &token)
+        if status == KOLLAMA_ERROR_BUSY:
+            with sequence.context.turn:
+                handle = sequence.handle()
+                with nogil:
+                    status = kollama_sampler_sample(self._handle, handle, &token)
         self.check_own(status)
         return token
 

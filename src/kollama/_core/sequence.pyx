@@ -12,6 +12,7 @@ import os
 import numpy as np
 
 from kollama import files, params
+from kollama.deadline import deadline_of
 from kollama.errors import ClosedError
 
 
@@ -20,7 +21,8 @@ from kollama.errors import ClosedError
 cdef class Sequence:
     """One stream of tokens in a context: ``ctx.sequence()``. ``len(seq)`` counts its tokens.
 
-    A call that fails or is interrupted leaves the sequence as it was.
+    A call that fails, is interrupted or takes too long leaves the sequence as it was. While another
+    thread is in a call of the context, a call does what the context's `busy` says.
     """
 
     def __cinit__(self, Context context not None):
@@ -42,26 +44,38 @@ cdef class Sequence:
     cdef kollama_row * row(self) except NULL:
         """The row of the last token's logits, retained: release it."""
         cdef kollama_row * row = NULL
-        check(kollama_sequence_logits(self.handle(), &row))
+        cdef kollama_status status = kollama_sequence_logits(self.handle(), &row)
+        if status == KOLLAMA_ERROR_BUSY:
+            with self.context.turn:
+                status = kollama_sequence_logits(self.handle(), &row)
+        check(status)
         return row
 
-    def append(self, ids):
+    def append(self, ids, *, timeout=None):
         """Runs the model over these tokens, after those that are there.
 
         Args:
             ids: any sequence of ints, or an int32 array. It is split by n_batch.
+            timeout: seconds, the wait for the turn included; None: for as long as it takes.
 
         Raises:
             TokenError: an id is outside the vocabulary.
             ContextFullError: they do not fit into n_ctx.
             ArgumentError: there is no token.
-            BusyError: another thread works on this sequence.
+            BusyError: another thread is in a call of the context, and its busy is "error"; or a
+                stream has this sequence.
+            DeadlineError: it took longer than timeout, and was ended within one graph.
         """
+        deadline = deadline_of(timeout)
         cdef const int32_t[::1] view = as_tokens(ids)
         cdef kollama_job * job = NULL
         cdef const int32_t * tokens = &view[0] if view.shape[0] else NULL
-        check(kollama_sequence_append(self.handle(), tokens, view.shape[0], &job))
-        finish(job)
+        self.context.turn.take(deadline)
+        try:
+            check(kollama_sequence_append(self.handle(), tokens, view.shape[0], &job))
+            finish(job, deadline)
+        finally:
+            self.context.turn.give_back()
 
     @property
     def tokens(self):
@@ -69,8 +83,16 @@ cdef class Sequence:
         cdef size_t count = len(self)
         array = np.empty(count, np.int32)
         cdef int32_t[::1] view = array
-        if count:
-            check(kollama_sequence_tokens(self.handle(), &view[0], count))
+        cdef kollama_status status = kollama_sequence_tokens(
+            self.handle(), &view[0] if count else NULL, count)
+        if status == KOLLAMA_ERROR_BUSY:  # since it was counted
+            with self.context.turn:
+                count = len(self)
+                array = np.empty(count, np.int32)
+                view = array
+                status = kollama_sequence_tokens(
+                    self.handle(), &view[0] if count else NULL, count)
+        check(status)
         return array
 
     @property
@@ -93,8 +115,9 @@ cdef class Sequence:
         """
         cdef Sequence other = Sequence(self.context)
         cdef kollama_job * job = NULL
-        check(kollama_sequence_fork(self.handle(), other._handle, &job))
-        finish(job)
+        with self.context.turn:
+            check(kollama_sequence_fork(self.handle(), other._handle, &job))
+            finish(job)
         return other
 
     def rewind(self, n):
@@ -107,8 +130,41 @@ cdef class Sequence:
         """
         cdef size_t keep = params.integer("n", n, 0)
         cdef kollama_job * job = NULL
-        check(kollama_sequence_rewind(self.handle(), keep, &job))
-        finish(job)
+        with self.context.turn:
+            check(kollama_sequence_rewind(self.handle(), keep, &job))
+            finish(job)
+
+    def shift(self, n_keep, n_discard):
+        """Makes room: drops n_discard tokens behind the first n_keep, and moves the others up.
+
+        What the others hold was computed with the dropped ones in view, and is not computed again:
+        `n_exact` says so. `logits` are those of the last token in its new place.
+
+        Raises:
+            ArgumentError: no token would be dropped, or none left behind the first n_keep; or the
+                model has no rotary positions, or memory of another kind.
+            StateError: a fork of this sequence is open and shares tokens that would be moved.
+        """
+        cdef size_t keep = params.integer("n_keep", n_keep, 0)
+        cdef size_t discard = params.integer("n_discard", n_discard, 1)
+        cdef kollama_job * job = NULL
+        with self.context.turn:
+            check(kollama_sequence_shift(self.handle(), keep, discard, &job))
+            finish(job)
+
+    @property
+    def n_exact(self):
+        """Of the first tokens, those whose memory is what reading them anew would give.
+
+        All of them, or after a shift those that it kept.
+        """
+        cdef size_t count = 0
+        cdef kollama_status status = kollama_sequence_n_exact(self.handle(), &count)
+        if status == KOLLAMA_ERROR_BUSY:
+            with self.context.turn:
+                status = kollama_sequence_n_exact(self.handle(), &count)
+        check(status)
+        return count
 
     def clear(self):
         """Drops all tokens."""
@@ -123,9 +179,10 @@ cdef class Sequence:
         cdef kollama_job * job = NULL
         cdef size_t size = 0
         cdef const char * data
-        check(kollama_sequence_save(self.handle(), &blob, &job))
         try:
-            finish(job)
+            with self.context.turn:
+                check(kollama_sequence_save(self.handle(), &blob, &job))
+                finish(job)
             data = <const char *> kollama_blob_data(blob, &size)
             return PyBytes_FromStringAndSize(data, size)
         finally:
@@ -148,13 +205,15 @@ cdef class Sequence:
         cdef const unsigned char[::1] view = memoryview(blob).cast("B")
         cdef const void * data = &view[0] if view.shape[0] else NULL
         cdef size_t size = view.shape[0]
-        cdef kollama_sequence * handle = self.handle()
+        cdef kollama_sequence * handle
         cdef kollama_job * job = NULL
         cdef kollama_status status
-        with nogil:  # the checksum of much memory takes a while
-            status = kollama_sequence_load(handle, data, size, &job)
-        check(status)
-        finish(job)
+        with self.context.turn:
+            handle = self.handle()
+            with nogil:  # the checksum of much memory takes a while
+                status = kollama_sequence_load(handle, data, size, &job)
+            check(status)
+            finish(job)
 
     def save(self, path):
         """Writes `state` to a file, which is there whole or not at all.
@@ -192,7 +251,11 @@ cdef class Sequence:
 
     def __len__(self):
         cdef size_t count = 0
-        check(kollama_sequence_length(self.handle(), &count))
+        cdef kollama_status status = kollama_sequence_length(self.handle(), &count)
+        if status == KOLLAMA_ERROR_BUSY:
+            with self.context.turn:
+                status = kollama_sequence_length(self.handle(), &count)
+        check(status)
         return count
 
     def __enter__(self):

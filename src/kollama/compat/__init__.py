@@ -83,6 +83,8 @@ from .types import (
     JsonType,
 )
 
+__version__ = "0.3.36"  # of llama-cpp-python, whose interface this is
+
 __all__ = [
     "GGML_TYPE_BF16",
     "GGML_TYPE_F16",

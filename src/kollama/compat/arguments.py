@@ -35,8 +35,6 @@ FIXED: dict[str, tuple[Any, ...]] = {
     "offload_kqv": (True,),
     "op_offload": (None,),
     "lora_base": (None,),
-    "lora_scale": (1.0,),
-    "lora_path": (None,),
     "numa": (False, 0),
     "draft_model": (None,),
     "spm_infill": (False,),
@@ -56,6 +54,10 @@ def refuse(given: dict[str, Any]) -> None:
     if given["n_ubatch"] not in (512, given["n_batch"]):
         raise ArgumentError(f"n_ubatch={given['n_ubatch']} cannot be honoured by kollama.compat; "
                             "leave it out, and set n_batch")
+    if given["lora_scale"] != 1.0 and given["lora_path"] is None:
+        raise ArgumentError("lora_scale says something only with lora_path")
+    if given["lora_path"] is not None and given["vocab_only"]:
+        raise ArgumentError("lora_path: a model opened with vocab_only=True has no weights")
     tokenizer = given["tokenizer"]
     if tokenizer is not None and hasattr(tokenizer, "tokenize"):
         raise ArgumentError("tokenizer: give the path of a tokenizer.json, or nothing; an object "

@@ -14,6 +14,7 @@ from .._core.context import Context
 from .._core.model import Model
 from .._core.sampler import Sampler
 from .._core.sequence import Sequence as TokenSequence
+from ..adapters import Adapters
 from ..errors import BusyError, StateError
 from ..params import SEED_MAX, seed_of
 from .constants import LLAMA_DEFAULT_SEED
@@ -33,6 +34,7 @@ class Base:
                  last_n_tokens_size: int, logits_all: bool) -> None:
         self._model = model
         self._context = context
+        self._adapters = Adapters(model)
         self._sequence = None if context is None else context.sequence()
         self._logits_all = logits_all
         self._sampler: tuple[Sampling, Sampler] | None = None  # of sample()
@@ -197,4 +199,5 @@ class Base:
             self._sequence.close()
         if self._context is not None:
             self._context.close()
+        self._adapters.close()
         self._model.close()

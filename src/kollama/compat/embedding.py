@@ -126,6 +126,7 @@ class Embedding(Chatting):
     def _embedder(self) -> Context:
         if self._embedding_context is None:
             self._embedding_context = Context(self._model, **self._embedding_options)
+            self._adapters.apply(self._embedding_context)
         return self._embedding_context
 
     def _embed_with(self, options: dict[str, Any], pooling_type: int) -> None:

@@ -119,6 +119,8 @@ class Llama(Embedding):
             context = None if vocab_only else Context(model, **options)
             super().__init__(model, context, seed=seed, last_n_tokens_size=last_n_tokens_size,
                              logits_all=logits_all)
+            if lora_path is not None and context is not None:
+                self._adapters.set_lora([(lora_path, lora_scale)], [context])
             if embedding:
                 self._embed_with(options, pooling_type)
             self.chat_handler = chat_handler
@@ -128,6 +130,8 @@ class Llama(Embedding):
         except BaseException:
             if context is not None:
                 context.close()
+            if hasattr(self, "_adapters"):
+                self._adapters.close()
             model.close()
             raise
         self._given = given

@@ -1,0 +1,9 @@
+from typing import final
+
+from kollama._core.context import Context
+
+@final
+class Watch:
+    def __new__(cls, context: Context) -> Watch: ...
+    def wait(self) -> list[int] | None: ...
+    def end(self) -> None: ...
