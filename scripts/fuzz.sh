@@ -24,7 +24,7 @@ sources=(csrc/byte_source.cpp csrc/errors.cpp "tests/fuzz/$target.cpp")
 if [ "$target" = tokenizer ]; then
     max_len=4096
     sources+=(csrc/utf8.cpp csrc/legacy/vocabulary.cpp)
-    for name in chars cuts decode json json_file llama_kinds merges pieces pipelines read_json read_legacy specials tokenizer \
+    for name in chars cuts decode json json_file known_pieces llama_kinds merges pieces pipelines read_json read_legacy specials tokenizer \
         unit_cache units vocabulary; do
         sources+=("csrc/tokenizer/$name.cpp")
     done

@@ -67,7 +67,7 @@ def test_the_same_as_without(llm: kollama.LLM) -> None:
     messages = [{"role": "user", "content": "안녕"}]
     expected = llm.complete(PROMPT, **options)
     answer = "".join(token.text for token in llm.chat(messages, max_tokens=9, seed=4))
-    texts = [done.text for done in llm.complete(["a", "b", "c", "한국어"], max_tokens=9, seed=5)]
+    texts = [done.text for done in llm.complete(["a", "b", "c", "한국어"], max_tokens=9, temperature=0)]
 
     async def main() -> None:
         stream = llm.agenerate(PROMPT, **options)
@@ -80,7 +80,7 @@ def test_the_same_as_without(llm: kollama.LLM) -> None:
             assert np.allclose(done.logprobs, expected.logprobs, atol=1e-3)
             assert done.top_logprobs is not None and len(done.top_logprobs) == len(done.tokens)
         assert await text_of(llm.achat(messages, max_tokens=9, seed=4)) == answer
-        several = await llm.acomplete(["a", "b", "c", "한국어"], max_tokens=9, seed=5)
+        several = await llm.acomplete(["a", "b", "c", "한국어"], max_tokens=9, temperature=0)
         assert [done.text for done in several] == texts
         by_id = llm.tokenizer.encode(PROMPT, add_bos=True).tolist()
         assert (await llm.acomplete(by_id, max_tokens=20, seed=3)).text == expected.text

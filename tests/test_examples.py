@@ -64,10 +64,10 @@ def events(response: http.client.HTTPResponse) -> list[dict[str, str]]:
 
 
 def test_web_streams(server: Any) -> None:
-    expected = server.llm.complete("한국어", max_tokens=12, seed=3)
+    expected = server.llm.complete("한국어", max_tokens=12, temperature=0)
     answers: list[list[dict[str, str]]] = []
     threads = [
-        threading.Thread(target=lambda: answers.append(events(ask(server, {"prompt": "한국어", "max_tokens": 12, "seed": 3}))))
+        threading.Thread(target=lambda: answers.append(events(ask(server, {"prompt": "한국어", "max_tokens": 12, "temperature": 0}))))
         for _ in range(5)
     ]
     for thread in threads:

@@ -1,4 +1,4 @@
-// Places of bits in a word that is not zero.
+// Bits of a word: their places, where it is not zero, and their number.
 
 #pragma once
 
@@ -28,6 +28,14 @@ inline uint32_t highest_bit(uint32_t bits) {
 #else
     return 31u - static_cast<uint32_t>(__builtin_clz(bits));
 #endif
+}
+
+inline uint32_t count_bits(uint64_t bits) {
+    uint32_t n = 0;
+    for (; bits != 0; bits &= bits - 1) {
+        n++;
+    }
+    return n;
 }
 
 } // namespace kollama

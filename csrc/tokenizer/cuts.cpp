@@ -1,13 +1,9 @@
 #include "tokenizer/cuts.h"
 
 #include "tokenizer/bits.h"
+#include "tokenizer/sse2.h"
 
 #include <algorithm>
-
-#if defined(__SSE2__) || (defined(_M_X64) && !defined(_M_ARM64EC))
-#    include <emmintrin.h>
-#    define KOLLAMA_SSE2
-#endif
 
 namespace kollama {
 namespace {
@@ -33,16 +29,20 @@ uint64_t leads(const char * p) {
 
 } // namespace
 
-void cut_table::begin(size_t n_pieces) {
-    // 32 to 64 bits for each piece: one wrong answer in twenty, which costs a cut and nothing else.
-    unsigned bits = 14;
-    while ((size_t{ 1 } << bits) < n_pieces * 32) {
+void cut_table::begin(size_t n_pieces, bool space_is_mark) {
+    unsigned bits = 8;
+    while ((size_t{ 1 } << bits) < n_pieces) {
         bits++;
     }
     shift_ = 64 - bits;
-    pairs_.assign((size_t{ 1 } << bits) / 8, 0);
+    pairs_.assign(size_t{ 1 } << bits, 0); // more than enough: see shrink()
     before_mark_.clear();
-    space_ = ' ';
+    space_is_mark_ = space_is_mark;
+}
+
+void cut_table::add_pair(char_word left, char_word right) {
+    const uint64_t hash = hash_of(left, right);
+    pairs_[hash >> shift_] |= bits_of(hash);
 }
 
 void cut_table::note(std::string_view piece) {
@@ -54,8 +54,12 @@ void cut_table::note(std::string_view piece) {
         char_word word;
         std::memcpy(&word, bytes, 4);
         if (at > 0) {
-            const size_t bit = bit_of(previous, word);
-            pairs_[bit / 8] |= static_cast<uint8_t>(1 << bit % 8);
+            add_pair(previous, word);
+            if (space_is_mark_ && (previous == MARK_WORD || word == MARK_WORD)) { // text has a space for one, or both
+                add_pair(previous == MARK_WORD ? ' ' : previous, word);
+                add_pair(previous, word == MARK_WORD ? ' ' : word);
+                add_pair(previous == MARK_WORD ? ' ' : previous, word == MARK_WORD ? ' ' : word);
+            }
             if (word == MARK_WORD && previous != MARK_WORD) {
                 before_mark_.push_back(previous);
             }
@@ -64,45 +68,67 @@ void cut_table::note(std::string_view piece) {
     }
 }
 
-void cut_table::finish(rule where, bool each_mark, bool space_is_mark) {
+void cut_table::finish(rule where, bool each_mark) {
     std::sort(before_mark_.begin(), before_mark_.end());
     before_mark_.erase(std::unique(before_mark_.begin(), before_mark_.end()), before_mark_.end());
+    shrink();
     rule_      = where;
     each_mark_ = each_mark;
-    space_     = space_is_mark ? MARK_WORD : ' ';
 }
 
-template <class Cut> uint64_t cut_table::find(const char * p, size_t n, char_word * previous, Cut && cut) const {
-    uint64_t  out    = 0;
+// Every character of a text asks the filter, so it should stay in the cache near the core: it is halved
+// while at most one bit in FILL would be set. A wrong answer, of which there is then one in some
+// FILL * FILL, costs a cut and nothing else.
+void cut_table::shrink() {
+    constexpr size_t FILL = 12;
+    size_t n_set = 0;
+    for (uint64_t word : pairs_) {
+        n_set += count_bits(word);
+    }
+    for (; pairs_.size() > 8 && n_set * FILL < pairs_.size() / 2 * 64; shift_++) {
+        for (size_t i = 0; i < pairs_.size() / 2; i++) {
+            pairs_[i] = pairs_[2 * i] | pairs_[2 * i + 1];
+        }
+        pairs_.resize(pairs_.size() / 2);
+    }
+    pairs_.shrink_to_fit();
+}
+
+template <class Cut>
+size_t cut_table::find(const char * p, size_t n, char_word * previous, uint32_t * out, Cut && cut) const {
+    size_t    n_cuts = 0;
     char_word before = *previous;
     uint64_t  bits   = leads(p) & (n == BLOCK ? UINT64_MAX : (uint64_t{ 1 } << n) - 1);
     for (; bits != 0; bits &= bits - 1) {
-        const unsigned  i    = lowest_bit(bits);
+        const uint32_t  i    = lowest_bit(bits);
         const char_word here = word_at(p + i);
-        out |= static_cast<uint64_t>(cut(before, here)) << i;
+        out[n_cuts] = i; // whether it is one or not: nothing to guess wrong
+        n_cuts += cut(before, here);
         before = here;
     }
     *previous = before;
-    return out;
+    return n_cuts;
 }
 
-uint64_t cut_table::cuts(const char * p, size_t n, char_word * previous) const {
+size_t cut_table::cuts(const char * p, size_t n, char_word * previous, uint32_t * out) const {
     if (rule_ == rule::between_pairs && !each_mark_) {
-        return find(p, n, previous, [&](char_word left, char_word right) {
-            const size_t bit = bit_of(left, right);
-            return !(pairs_[bit / 8] >> bit % 8 & 1);
-        });
+        return find(p, n, previous, out, [&](char_word left, char_word right) { return !side_by_side(left, right); });
     }
-    return find(p, n, previous, [&](char_word left, char_word right) { return this->cut(left, right); });
+    return find(p, n, previous, out, [&](char_word left, char_word right) { return this->cut(left, right); });
 }
 
 bool cut_table::cut(char_word left, char_word right) const {
+    if (space_is_mark_ && right == ' ') {
+        right = MARK_WORD;
+    }
+    if (space_is_mark_ && left == ' ') {
+        left = MARK_WORD;
+    }
     if (each_mark_ && right == MARK_WORD) {
         return true;
     }
     if (rule_ == rule::between_pairs) {
-        const size_t bit = bit_of(left, right);
-        return !(pairs_[bit / 8] >> bit % 8 & 1);
+        return !side_by_side(left, right);
     }
     return rule_ == rule::before_marks && right == MARK_WORD && left != MARK_WORD && left != NO_CHAR &&
            !std::binary_search(before_mark_.begin(), before_mark_.end(), left);

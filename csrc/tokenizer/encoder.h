@@ -33,6 +33,7 @@ class token_buffer {
         }
     }
     void reserve(size_t n) { room(n); }
+    void clear() { size_ = 0; } // of one without spans
 
     size_t          size() const { return size_; }
     const int32_t * data() const { return data_; }

@@ -3,6 +3,7 @@
 #include "tokenizer/bits.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace kollama {
 
@@ -14,17 +15,7 @@ void merge_table::build(std::vector<merge_rule> rules) {
     if (!std::is_sorted(rules.begin(), rules.end(), by_rank)) {
         std::stable_sort(rules.begin(), rules.end(), by_rank);
     }
-    results_.clear();
-    results_.reserve(rules.size());
-    orders_.clear();
-    ties_ = false;
-    for (size_t n = 0; n < rules.size(); n++) {
-        results_.push_back(rules[n].result);
-        ties_ |= n > 0 && rules[n].rank == rules[n - 1].rank;
-    }
-    for (size_t n = 0; ties_ && n < rules.size(); n++) {
-        orders_.push_back(n > 0 && rules[n].rank == rules[n - 1].rank ? orders_.back() : static_cast<uint32_t>(n));
-    }
+    const std::vector<uint32_t> numbers = number(rules);
     n_slots_ = rules.size() * 5 / 2 + 8; // with two places each, less than half full has room for all, nearly always
     for (size_t n = 0; n == 0 || n < rules.size();) {
         if (n == 0) {
@@ -34,7 +25,7 @@ void merge_table::build(std::vector<merge_rule> rules) {
         if (rules.empty()) {
             break;
         }
-        if (put(key_of(rules[n].left, rules[n].right) << RULE_BITS | n)) {
+        if (put(key_of(rules[n].left, rules[n].right) << RULE_BITS | numbers[n])) {
             n++;
         } else { // else with other places
             seed_    = (seed_ ^ seed_ >> 29) * 0x9E3779B97F4A7C15u | 1;
@@ -42,6 +33,31 @@ void merge_table::build(std::vector<merge_rule> rules) {
             n        = 0;
         }
     }
+}
+
+// Numbers rules by rank. All that make one piece of one rank have one number, which is then their order, too: by score, most
+// pieces have a rank of their own. Where several pieces share a rank, every rule has a number, and its order stands apart.
+std::vector<uint32_t> merge_table::number(const std::vector<merge_rule> & rules) {
+    std::vector<uint32_t> groups(rules.size());
+    bool                  one_piece_a_rank = true;
+    for (size_t n = 1; n < rules.size(); n++) {
+        const bool same  = rules[n].rank == rules[n - 1].rank;
+        groups[n]        = groups[n - 1] + !same;
+        one_piece_a_rank &= !same || rules[n].result == rules[n - 1].result;
+    }
+    ties_ = !one_piece_a_rank;
+    results_.clear();
+    orders_.clear();
+    if (ties_) {
+        orders_ = groups;
+        std::iota(groups.begin(), groups.end(), 0u);
+    }
+    for (size_t n = 0; n < rules.size(); n++) {
+        if (groups[n] == results_.size()) {
+            results_.push_back(rules[n].result);
+        }
+    }
+    return groups;
 }
 
 // Puts a slot in one of its two places. What was there moves to its other one, and so on; false
@@ -178,38 +194,41 @@ template <bool Ties> inline void lockstep_merger::set(unit & u, uint32_t at, uin
     }
 }
 
-// Looks up the pairs that the last merge has made and does the next one; false where there is none.
-template <bool Ties> inline bool lockstep_merger::step(unit & u) {
+// Looks up the pairs that the last merge has made.
+template <bool Ties> inline void lockstep_merger::look(unit & u) {
     set<Ties>(u, u.at, table_.find_at(u.right_place, u.symbols[u.at], u.symbols[u.right]));
     set<Ties>(u, u.left, table_.find_at(u.left_place, u.symbols[u.left], u.symbols[u.at]));
-    return merge_best<Ties>(u);
 }
 
-template <bool Ties> inline bool lockstep_merger::merge_best(unit & u) {
+// Finds the merge that comes next; false where there is none.
+template <bool Ties> inline bool lockstep_merger::choose(unit & u) {
     int32_t best = NONE;
     for (uint32_t i = 0; i < u.n; i += 8) {
         for (uint32_t k = 0; k < 8; k++) {
             best = std::min(best, u.keys[i + k]);
         }
     }
-    if (best == NONE) {
-        return false;
-    }
-    const uint32_t at    = static_cast<uint32_t>(best) & 31;
+    u.at   = static_cast<uint32_t>(best) & 31;
+    u.rule = Ties ? u.rules[u.at] : static_cast<uint32_t>(best) >> 5;
+    table_.prefetch_result(u.rule);
+    return best != NONE;
+}
+
+// Merges what choose() has found.
+template <bool Ties> inline void lockstep_merger::merge(unit & u) {
+    const uint32_t at    = u.at;
     const uint32_t after = u.alive >> at >> 1; // bit i: position at + 1 + i
     const uint32_t next  = at + 1 + lowest_bit(after);
     const uint32_t rest  = after & (after - 1); // never 0: the guard at the end merges with nothing
     u.alive ^= uint32_t{ 1 } << next;
     u.keys[next]  = NONE;
-    u.symbols[at] = table_.result(Ties ? u.rules[at] : static_cast<uint32_t>(best) >> 5);
-    u.at          = at;
+    u.symbols[at] = table_.result(u.rule);
     u.right       = at + 1 + lowest_bit(rest);
     u.left        = highest_bit(u.alive & ((uint32_t{ 1 } << at) - 1));
     u.right_place = table_.place(u.symbols[at], u.symbols[u.right]);
     u.left_place  = table_.place(u.symbols[u.left], u.symbols[at]);
     table_.prefetch(u.right_place);
     table_.prefetch(u.left_place);
-    return true;
 }
 
 template <bool Ties> void lockstep_merger::run() {
@@ -222,14 +241,18 @@ template <bool Ties> void lockstep_merger::run() {
     size_t  n_active = 0;
     for (size_t i = 0; i < n_units_; i++) {
         active[n_active] = static_cast<uint8_t>(i);
-        n_active += merge_best<Ties>(units_[i]);
+        n_active += choose<Ties>(units_[i]);
     }
     while (n_active > 0) {
+        for (size_t i = 0; i < n_active; i++) {
+            merge<Ties>(units_[active[i]]);
+        }
         size_t kept = 0;
         for (size_t i = 0; i < n_active; i++) {
             const uint8_t which = active[i];
             active[kept]        = which;
-            kept += step<Ties>(units_[which]);
+            look<Ties>(units_[which]);
+            kept += choose<Ties>(units_[which]);
         }
         n_active = kept;
     }

@@ -35,7 +35,7 @@ class merge_table {
     // Of rules for the same pair the last one wins.
     void build(std::vector<merge_rule> rules);
 
-    // The number of the pair's rule, or NO_RULE. Rules are numbered by rank.
+    // The number of the pair's rule, or NO_RULE. Rules are numbered by rank; several can share a number.
     uint32_t find(symbol left, symbol right) const { return find_at(place(left, right), left, right); }
 
     // In two steps, so that the slots can be on their way into the cache meanwhile.
@@ -58,6 +58,11 @@ class merge_table {
     }
 
     symbol   result(uint32_t rule) const { return results_[rule]; }
+    void     prefetch_result(uint32_t rule) const {
+#if defined(__GNUC__)
+        __builtin_prefetch(results_.data() + rule); // may lie beyond the end
+#endif
+    }
     // Lower is merged first; equal where rules are of equal rank, of which the leftmost comes first.
     uint32_t order(uint32_t rule) const { return ties_ && rule != NO_RULE ? orders_[rule] : rule; }
     bool     has_ties() const { return ties_; } // else order() is the rule's number
@@ -80,6 +85,7 @@ class merge_table {
         return { static_cast<uint32_t>((one >> 32) * n_slots_ >> 32), static_cast<uint32_t>((two >> 32) * n_slots_ >> 32) };
     }
     bool put(uint64_t slot);
+    std::vector<uint32_t> number(const std::vector<merge_rule> & rules);
 
     zeroed_array<uint64_t>   slots_; // key << RULE_BITS | rule
     uint64_t              n_slots_ = 0;
@@ -129,7 +135,7 @@ class merger {
 // each side of a unit and merges with nothing, and the loops have few branches to be guessed wrong.
 class lockstep_merger {
   public:
-    static constexpr size_t MAX_UNITS   = 32;
+    static constexpr size_t MAX_UNITS   = 48;
     static constexpr size_t MAX_SYMBOLS = 30; // of a unit
 
     explicit lockstep_merger(const merge_table & table) : table_(table) {}
@@ -165,6 +171,7 @@ class lockstep_merger {
 
     void run();
     void clear() { n_units_ = n_pairs_ = 0; }
+    size_t size() const { return n_units_; }
 
     // What a unit became: the symbols whose bits are set.
     uint32_t       rest(size_t i) const { return units_[i].alive & ~(1u | uint32_t{ 2 } << units_[i].n); }
@@ -177,7 +184,8 @@ class lockstep_merger {
     struct unit {
         uint32_t n;                       // symbols[1] to symbols[n] to begin with
         uint32_t alive;                   // bit i: symbols[i] has not been merged into one before it
-        uint32_t left, at, right;         // positions side by side since the last merge, at it
+        uint32_t left, at, right;         // positions side by side since the last merge, at it; at: of the next one, once chosen
+        uint32_t rule;                    // of the next merge
         merge_table::places left_place, right_place; // of their pairs
         symbol   symbols[STRIDE];
         int32_t  keys[STRIDE];            // of the pair that begins at i: order << 5 | i, or NONE
@@ -190,8 +198,9 @@ class lockstep_merger {
     };
 
     template <bool Ties> void run();
-    template <bool Ties> bool step(unit & u);
-    template <bool Ties> bool merge_best(unit & u);
+    template <bool Ties> void look(unit & u);
+    template <bool Ties> bool choose(unit & u);
+    template <bool Ties> void merge(unit & u);
     template <bool Ties> void set(unit & u, uint32_t at, uint32_t rule);
 
     const merge_table & table_;

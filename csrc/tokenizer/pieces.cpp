@@ -57,11 +57,48 @@ size_t piece_table::spell(symbol s, int32_t * ids) const {
     return static_cast<size_t>(entry[0]);
 }
 
+// Hands a unit's symbols to to. false where that is not simple: some are unknown, or too many.
+bool piece_table::symbolise(const char * p, const char * end, lockstep_merger & to) const {
+    if (rules_.ignore_merges || end - p > static_cast<ptrdiff_t>(lockstep_merger::MAX_SYMBOLS)) {
+        return false;
+    }
+    to.begin();
+    while (p < end) {
+        const uint8_t byte   = static_cast<uint8_t>(*p);
+        size_t        length = 1;
+        symbol        s;
+        if (byte < 128) {
+            s = of_ascii(byte);
+        } else if (byte >= 0xEA && byte <= 0xEC && end - p >= 3 && (p[1] & 0xC0) == 0x80 && (p[2] & 0xC0) == 0x80) { // Hangul
+            s      = of_basic((byte & 0x0Fu) << 12 | (p[1] & 0x3Fu) << 6 | (p[2] & 0x3Fu));
+            length = 3;
+        } else {
+            uint32_t cp;
+            length = decode_utf8(p, end, &cp);
+            if (length == 0) {
+                return false;
+            }
+            s = of(cp);
+        }
+        if (s != NO_SYMBOL) {
+            to.add(s);
+        } else if (knows_bytes_ && byte >= 128) {
+            for (size_t i = 0; i < length; i++) {
+                to.add(of_byte(static_cast<uint8_t>(p[i])));
+            }
+        } else {
+            return false;
+        }
+        p += length;
+    }
+    return true;
+}
+
 void piece_table::begin(const vocabulary & vocab, const piece_rules & rules) {
     rules_    = rules;
     n_tokens_ = vocab.size();
     check_size(n_tokens_);
-    cuts_.begin(n_tokens_);
+    cuts_.begin(n_tokens_, rules_.space_is_mark);
     std::vector<uint32_t> cps;
     for (size_t id = 0; id < n_tokens_; id++) { // the characters that are tokens
         const std::string_view piece = vocab.pieces[id];
@@ -88,7 +125,7 @@ void piece_table::finish() {
     } else if (can && unknown_ != NO_SYMBOL && of(MARK_CP) != NO_SYMBOL) {
         where = cut_table::rule::before_marks;
     }
-    cuts_.finish(where, rules_.split_marks, rules_.space_is_mark);
+    cuts_.finish(where, rules_.split_marks);
 }
 
 void piece_table::build_by_score(const vocabulary & vocab) {
@@ -199,6 +236,7 @@ void piece_table::build_by_score(const vocabulary & vocab) {
     }
     merges_.build(std::move(rules));
     finish();
+    known_.build(vocab, *this);
 }
 
 void piece_table::build_by_rank(const vocabulary & vocab, const piece_rules & rules, const std::vector<merge_rule> & merges) {
@@ -213,8 +251,12 @@ void piece_table::build_by_rank(const vocabulary & vocab, const piece_rules & ru
         knows_bytes_ &= bytes_[byte] != NO_SYMBOL;
     }
     unknown_ = vocab.unk >= 0 ? static_cast<symbol>(vocab.unk) : NO_SYMBOL;
+    std::vector<bool> noted(n_tokens_); // most pieces are the result of several merges
     for (const merge_rule & rule : merges) {
-        cuts_.note(vocab.pieces[rule.result]);
+        if (!noted[rule.result]) {
+            noted[rule.result] = true;
+            cuts_.note(vocab.pieces[rule.result]);
+        }
         for (symbol part : { rule.left, rule.right }) {
             // A merge of what stands in for unknown characters crosses cuts that go by characters.
             const int byte = vocabulary::byte_of(vocab.pieces[part]);
@@ -225,6 +267,7 @@ void piece_table::build_by_rank(const vocabulary & vocab, const piece_rules & ru
     }
     merges_.build(merges);
     finish();
+    known_.build(vocab, *this);
 }
 
 } // namespace kollama

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "tokenizer/cuts.h"
-#include "tokenizer/merges.h"
+#include "tokenizer/known_pieces.h"
 
 #include <array>
 
@@ -41,7 +41,12 @@ class piece_table {
     size_t n_tokens() const { return n_tokens_; }
     size_t spell(symbol s, int32_t * ids) const;
 
-    const cut_table & cuts() const { return cuts_; }
+    // Hands the symbols of a unit to a merger, but for its end(). false where that is not simple: some are unknown, or
+    // too many.
+    bool symbolise(const char * p, const char * end, lockstep_merger & to) const;
+
+    const cut_table &    cuts() const { return cuts_; }
+    const known_pieces & known() const { return known_; }
 
   private:
     void   set(uint32_t cp, symbol s);
@@ -60,6 +65,7 @@ class piece_table {
     size_t                       n_tokens_    = 0;
     std::vector<std::array<int32_t, 5>> extra_; // count and ids of the symbols from n_tokens_ on
     cut_table                           cuts_;
+    known_pieces                        known_;
 };
 
 } // namespace kollama

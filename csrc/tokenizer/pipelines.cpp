@@ -4,14 +4,14 @@ namespace kollama {
 
 // ---- by score ------------------------------------------------------------------------------------
 
-namespace {
-
-struct unit_state : encoder_state {
+struct score_encoder::state : encoder_state {
     unit_encoder          units;
     std::vector<fragment> fragments;
 
-    unit_state(const vocabulary & vocab, const piece_table & pieces) : units(vocab, pieces) {}
+    state(const vocabulary & vocab, const piece_table & pieces) : units(vocab, pieces) {}
 };
+
+namespace {
 
 span span_of(const fragment & part) {
     return { static_cast<uint32_t>(part.first), static_cast<uint32_t>(part.last) };
@@ -26,26 +26,32 @@ score_encoder::score_encoder(const vocabulary & vocab, std::vector<special_token
 }
 
 std::unique_ptr<encoder_state> score_encoder::make_state() const {
-    return std::make_unique<unit_state>(vocab_, pieces_);
+    return std::make_unique<state>(vocab_, pieces_);
 }
 
 void score_encoder::encode(encoder_state & base, std::string_view text, bool parse_special, token_buffer & out) const {
-    auto & state = static_cast<unit_state &>(base);
+    auto & s = static_cast<state &>(base);
     if (text.empty()) {
         return;
     }
+    s.units.begin(text, out);
     if (specials_.empty(parse_special)) {
-        state.units.encode(text, 0, text.size(), add_space_prefix_, out);
-        return;
+        s.units.encode(0, text.size(), add_space_prefix_, out);
+    } else {
+        encode_around_specials(s, text, parse_special, out);
     }
-    state.fragments.clear();
-    specials_.split(text, parse_special, state.fragments);
+    s.units.finish(out);
+}
+
+void score_encoder::encode_around_specials(state & s, std::string_view text, bool parse_special, token_buffer & out) const {
+    s.fragments.clear();
+    specials_.split(text, parse_special, s.fragments);
     bool after_special = true; // the beginning counts as one
-    for (const fragment & part : state.fragments) {
+    for (const fragment & part : s.fragments) {
         if (part.id >= 0) {
-            out.push(part.id, span_of(part));
+            s.units.push(part.id, span_of(part), out);
         } else {
-            state.units.encode(text, part.first, part.last, add_space_prefix_ && after_special, out);
+            s.units.encode(part.first, part.last, add_space_prefix_ && after_special, out);
         }
         after_special = part.id >= 0;
     }
@@ -96,19 +102,22 @@ std::unique_ptr<encoder_state> rank_encoder::make_state() const {
 
 void rank_encoder::encode(encoder_state & base, std::string_view text, bool parse_special, token_buffer & out) const {
     auto & s = static_cast<state &>(base);
+    s.units.begin(text, out);
     if (raw_.empty(parse_special)) {
         encode_segment(s, text, 0, text.size(), parse_special, out);
+        s.units.finish(out);
         return;
     }
     s.raw.clear();
     raw_.split(text, parse_special, s.raw);
     for (const fragment & part : s.raw) {
         if (part.id >= 0) {
-            out.push(part.id, span_of(part));
+            s.units.push(part.id, span_of(part), out);
         } else {
             encode_segment(s, text, part.first, part.last, parse_special, out);
         }
     }
+    s.units.finish(out);
 }
 
 // A stretch between added tokens that are looked for in the text as it is.
@@ -123,17 +132,20 @@ void rank_encoder::encode_segment(state & s, std::string_view text, size_t first
     }
     const std::string_view segment = text.substr(first, last - first);
     check_utf8(segment, first);
+    s.units.finish(out);
     normalise(s, segment, first, out.with_spans());
+    s.units.begin(s.text, out);
     const size_t before = out.spans.size();
     s.normalized.clear();
     normalized_.split(s.text, parse_special, s.normalized);
     for (const fragment & part : s.normalized) {
         if (part.id >= 0) {
-            out.push(part.id, span_of(part));
+            s.units.push(part.id, span_of(part), out);
         } else {
             encode_words(s, s.text, part.first, part.last, first == 0 && part.first == 0, false, out);
         }
     }
+    s.units.finish(out);
     for (size_t i = before; i < out.spans.size(); i++) { // from the normalised text to the caller's
         span & where = out.spans[i];
         where = where.first < where.last ? span{ s.sources[where.first].first, s.sources[where.last - 1].last }
@@ -147,7 +159,7 @@ void rank_encoder::encode_words(state & s, std::string_view text, size_t first, 
     if (!prefixed && (rules_.metaspace == mark_scheme::always || (rules_.metaspace == mark_scheme::first && at_start))) {
         mark = text[first] != ' ' && text.substr(first, last - first).substr(0, MARK.size()) != MARK;
     }
-    s.units.encode(text, first, last, mark, out);
+    s.units.encode(first, last, mark, out);
 }
 
 // Applies the steps; leaves the result in s.text, and in s.sources where each byte comes from.

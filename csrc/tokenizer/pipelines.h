@@ -16,6 +16,10 @@ class score_encoder : public encoder {
     void encode(encoder_state & state, std::string_view text, bool parse_special, token_buffer & out) const override;
 
   private:
+    struct state;
+
+    void encode_around_specials(state & s, std::string_view text, bool parse_special, token_buffer & out) const;
+
     const vocabulary &     vocab_;
     piece_table            pieces_;
     longest_first_specials specials_;

@@ -1,9 +1,10 @@
 #include "tokenizer/specials.h"
 
+#include "tokenizer/bits.h"
 #include "tokenizer/chars.h"
+#include "tokenizer/sse2.h"
 
 #include <algorithm>
-#include <cstring>
 
 namespace kollama {
 
@@ -12,6 +13,7 @@ namespace kollama {
 void pattern_set::build(const std::vector<special_token> & tokens) {
     nodes_.assign(1, {});
     n_patterns_ = tokens.size();
+    firsts_.fill(false);
     for (size_t i = 0; i < tokens.size(); i++) {
         const std::string & text = tokens[i].text;
         uint32_t            at   = 0;
@@ -32,7 +34,6 @@ void pattern_set::build(const std::vector<special_token> & tokens) {
         nodes_[at].pattern  = static_cast<int32_t>(i);
         const uint8_t first = static_cast<uint8_t>(text[0]);
         firsts_[first]      = true;
-        only_first_         = i == 0 || only_first_ == first ? first : -2;
         for (unsigned second = 0; second < 256; second++) {
             if (text.size() == 1 || second == static_cast<uint8_t>(text[1])) {
                 const unsigned pair = first * 256u + second;
@@ -40,20 +41,45 @@ void pattern_set::build(const std::vector<special_token> & tokens) {
             }
         }
     }
+    few_firsts_.clear();
+    for (unsigned byte = 0; byte < 256; byte++) {
+        if (firsts_[byte]) {
+            few_firsts_.push_back(static_cast<char>(byte));
+        }
+    }
+    if (few_firsts_.size() > FEW) {
+        few_firsts_.clear();
+    }
+}
+
+// Whether a pattern may begin with the first two bytes at p, or text ends with the first.
+bool pattern_set::begins(const char * p, const char * end) const {
+    const unsigned pair = static_cast<uint8_t>(*p) * 256u + (p + 1 < end ? static_cast<uint8_t>(p[1]) : 0u);
+    return p + 1 == end || (pairs_[pair / 64] >> (pair % 64) & 1);
+}
+
+// As next(), but where it finds none it may stop less than a block before the end.
+const char * pattern_set::skip_blocks(const char * p, const char * end) const {
+#ifdef KOLLAMA_SSE2
+    for (; !few_firsts_.empty() && end - p >= 16; p += 16) {
+        const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i *>(p));
+        __m128i       found = _mm_setzero_si128();
+        for (char first : few_firsts_) {
+            found = _mm_or_si128(found, _mm_cmpeq_epi8(bytes, _mm_set1_epi8(first)));
+        }
+        for (uint64_t bits = static_cast<uint32_t>(_mm_movemask_epi8(found)); bits != 0; bits &= bits - 1) {
+            if (begins(p + lowest_bit(bits), end)) {
+                return p + lowest_bit(bits);
+            }
+        }
+    }
+#endif
+    return p;
 }
 
 const char * pattern_set::next(const char * p, const char * end) const {
-    for (; p < end; p++) {
-        if (only_first_ >= 0) {
-            p = static_cast<const char *>(std::memchr(p, only_first_, static_cast<size_t>(end - p)));
-            if (!p) {
-                return end;
-            }
-        } else if (!firsts_[static_cast<uint8_t>(*p)]) {
-            continue;
-        }
-        const unsigned pair = static_cast<uint8_t>(*p) * 256u + (p + 1 < end ? static_cast<uint8_t>(p[1]) : 0u);
-        if (p + 1 == end || (pairs_[pair / 64] >> (pair % 64) & 1)) {
+    for (p = skip_blocks(p, end); p < end; p++) {
+        if (firsts_[static_cast<uint8_t>(*p)] && begins(p, end)) {
             return p;
         }
     }

@@ -54,6 +54,11 @@ class pattern_set {
         uint8_t  byte    = 0;
     };
 
+    static constexpr size_t FEW = 8;
+
+    bool         begins(const char * p, const char * end) const;
+    const char * skip_blocks(const char * p, const char * end) const;
+
     uint32_t child(uint32_t node, uint8_t byte) const {
         for (node = nodes_[node].first_child; node != 0 && nodes_[node].byte != byte;) {
             node = nodes_[node].next_sibling;
@@ -64,7 +69,7 @@ class pattern_set {
     std::vector<node>         nodes_;
     std::array<uint64_t, 1024> pairs_{}; // bit first * 256 + second: a pattern may begin so
     std::array<bool, 256>     firsts_{};
-    int                       only_first_ = -1; // the one byte that all patterns begin with
+    std::vector<char>         few_firsts_;     // the bytes that patterns begin with, where these are few
     size_t                    n_patterns_ = 0;
 };
 

@@ -3,6 +3,7 @@
 #include "tokenizer/zeroed_array.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace kollama {
 
@@ -40,15 +41,20 @@ template <size_t Words> class unit_cache {
     static const entry * find(const entry * set, const uint64_t * key) {
         return same(set[0], key) ? set : same(set[1], key) ? set + 1 : nullptr;
     }
-    // Writes MAX_TOKENS to tokens, of which n_tokens count.
-    void get(const entry & e, int32_t * tokens) const {
+    static constexpr size_t READS = Words * 4; // what get() writes, whatever the number of tokens; put() reads MAX_TOKENS
+
+    // Writes the tokens and returns how many.
+    size_t get(const entry & e, int32_t * tokens) const {
         if (narrow_) {
-            for (size_t i = 0; i < MAX_TOKENS; i++) {
-                tokens[i] = e.narrow[i];
+            uint16_t ids[READS]; // all that is not key: whole registers, and what comes after the last token counts for nothing
+            std::memcpy(ids, reinterpret_cast<const char *>(&e) + sizeof(e.key), sizeof(ids));
+            for (size_t i = 0; i < READS; i++) {
+                tokens[i] = ids[i];
             }
         } else {
-            std::copy(e.wide, e.wide + MAX_TOKENS / 2, tokens);
+            std::memcpy(tokens, e.wide, sizeof(e.wide));
         }
+        return e.n_tokens;
     }
     // Room for about as many units, so that it need not grow on the way.
     void expect(size_t n_units) {

@@ -1,6 +1,7 @@
 #include "tokenizer/units.h"
 
 #include "tokenizer/bits.h"
+#include "tokenizer/keys.h"
 
 #include <cstring>
 
@@ -12,50 +13,31 @@ namespace {
 
 constexpr size_t BYTES_PER_UNIT = 24; // of those that a Korean text has for the first time
 
-struct key_masks {
-    struct mask {
-        uint64_t word[4];
-    } of[32];
-
-    constexpr key_masks() : of() {
-        for (size_t n = 0; n < 32; n++) {
-            for (size_t i = 0; i < 4; i++) {
-                const size_t n_here = n <= i * 8 ? 0 : n - i * 8;
-                of[n].word[i]       = n_here >= 8 ? UINT64_MAX : (uint64_t{ 1 } << n_here * 8) - 1;
-            }
-        }
-    }
-    constexpr const mask & operator[](size_t n) const { return of[n]; }
-};
-
-constexpr key_masks MASKS; // little-endian, as every platform with wheels is
-
-// The n bytes at p, zeros after them, n in the last byte; n < Words * 8. Reads Words * 8 bytes where
-// far says so.
-template <size_t Words> void load_key(const char * p, size_t n, bool far, uint64_t * key) {
-    if (far) {
-        std::memcpy(key, p, Words * 8);
-        for (size_t i = 0; i < Words; i++) {
-            key[i] &= MASKS[n].word[i];
-        }
-    } else {
-        std::fill(key, key + Words, uint64_t{ 0 });
-        std::memcpy(key, p, n);
-    }
-    key[Words - 1] |= uint64_t{ n } << 56;
-}
-
 } // namespace
 
-void unit_encoder::encode(std::string_view whole, size_t first, size_t last, bool mark_first, token_buffer & out) {
-    const char * p   = whole.data() + first;
-    const char * end = whole.data() + last;
+void unit_encoder::begin(std::string_view whole, const token_buffer & out) {
     text_       = whole.data();
     text_end_   = whole.data() + whole.size();
     with_spans_ = out.with_spans();
+    words_.expect(whole.size() / BYTES_PER_UNIT);
+}
 
-    words_.expect((last - first) / BYTES_PER_UNIT);
+void unit_encoder::push(int32_t id, span where, token_buffer & out) {
+    if (with_spans_) {
+        out.push(id, where);
+        return;
+    }
+    if (n_waiting_ == WINDOW) {
+        flush(out);
+    }
+    waiting & unit = window_[n_waiting_++];
+    unit.n_bytes   = 0;
+    unit.first     = static_cast<uint32_t>(id);
+}
 
+void unit_encoder::encode(size_t first, size_t last, bool mark_first, token_buffer & out) {
+    const char * p        = text_ + first;
+    const char * end      = text_ + last;
     char_word    previous = mark_first ? MARK_WORD : NO_CHAR;
     const char * unit     = p;          // where the one begins that has not been taken
     bool         marked   = mark_first; // it has a mark in front
@@ -68,30 +50,37 @@ void unit_encoder::encode(std::string_view whole, size_t first, size_t last, boo
             std::memcpy(padded, p, static_cast<size_t>(text_end_ - p));
             block = padded;
         }
-        uint64_t cuts = pieces_.cuts().cuts(block, n, &previous);
-        for (; cuts != 0; cuts &= cuts - 1) {
-            const char * cut = p + lowest_bit(cuts);
-            if (marked) {
-                encode_first(unit, cut, out);
-                marked = false;
-            } else if (cut > unit) {
-                take_unit(unit, cut, out);
-            }
-            unit = cut;
+        if (n_waiting_ + cut_table::BLOCK + 1 > WINDOW) { // one more than there are cuts
+            flush(out);
+        }
+        uint32_t     cuts[cut_table::BLOCK];
+        const size_t n_cuts = pieces_.cuts().cuts(block, n, &previous, cuts);
+        const bool   far    = text_end_ - p >= static_cast<ptrdiff_t>(cut_table::BLOCK + MAX_BYTES + 1);
+        size_t       i      = 0;
+        if (marked && n_cuts > 0) {
+            encode_first(unit, p + cuts[0], out);
+            unit   = p + cuts[i++];
+            marked = false;
+        } else if (n_cuts > 0 && p + cuts[0] == unit) {
+            i = 1; // before the first character of all
+        }
+        for (; i < n_cuts; i++) {
+            take_unit(unit, p + cuts[i], far, out);
+            unit = p + cuts[i];
         }
         p += n;
     }
     if (marked && first < last) {
         encode_first(unit, end, out);
     } else if (unit < end) {
-        take_unit(unit, end, out);
+        take_unit(unit, end, text_end_ - unit > static_cast<ptrdiff_t>(MAX_BYTES), out);
     }
-    flush(out);
 }
 
 // ---- units, many at a time -----------------------------------------------------------------------
 
-void unit_encoder::take_unit(const char * p, const char * end, token_buffer & out) {
+// There is room for it in the window. far: MAX_BYTES + 1 can be read from p on.
+inline void unit_encoder::take_unit(const char * p, const char * end, bool far, token_buffer & out) {
     const size_t n = static_cast<size_t>(end - p);
     if (n > MAX_BYTES || with_spans_) {
         flush(out);
@@ -99,97 +88,136 @@ void unit_encoder::take_unit(const char * p, const char * end, token_buffer & ou
         return;
     }
     waiting & unit = window_[n_waiting_++];
-    const bool far = text_end_ - p >= 32;
     unit.p         = p;
     unit.n_bytes   = static_cast<uint8_t>(n);
     unit.is_phrase = n > words_.MAX_BYTES || !words_fit_;
     if (!unit.is_phrase) {
         load_key<2>(p, n, far, unit.key);
-        unit.set = words_.set_of(unit.key);
+        unit.entry = words_.set_of(unit.key);
     } else {
-        load_key<4>(p, n, far, unit.key);
-        unit.set = phrases_.set_of(unit.key);
-    }
-    if (n_waiting_ == lockstep_merger::MAX_UNITS) {
-        flush(out);
+        uint64_t key[4];
+        load_key<4>(p, n, far, key);
+        unit.entry = phrases_.set_of(key);
     }
 }
 
 void unit_encoder::flush(token_buffer & out) {
     const size_t n_waiting = n_waiting_;
     n_waiting_ = 0; // also where this throws
-    lockstep_.clear();
+    size_t n_missed = 0;
     for (size_t i = 0; i < n_waiting; i++) {
-        waiting & unit = window_[i];
-        look_up(unit);
-        if (unit.hit) {
-            continue;
-        }
-        const bool simple = symbolise_short(unit.p, unit.p + unit.n_bytes);
-        unit.lockstep     = simple ? static_cast<uint8_t>(lockstep_.end()) : waiting::SLOW;
+        missed_[n_missed] = static_cast<uint16_t>(i);
+        n_missed += !look_up(window_[i]);
     }
-    lockstep_.run();
+    encode_missed(n_missed);
+    const size_t most = phrases_.READS;
+    int32_t * const start = out.room(n_waiting * most + fresh_.size());
+    int32_t *       to    = start;
     for (size_t i = 0; i < n_waiting; i++) {
-        waiting & unit = window_[i];
-        if (unit.hit) {
-            if (!unit.is_phrase) {
-                const auto & entry = *static_cast<const unit_cache<2>::entry *>(unit.hit);
-                words_.get(entry, out.room(words_.MAX_TOKENS));
-                out.advance(entry.n_tokens);
-            } else {
-                const auto & entry = *static_cast<const unit_cache<4>::entry *>(unit.hit);
-                phrases_.get(entry, out.room(phrases_.MAX_TOKENS));
-                out.advance(entry.n_tokens);
+        const waiting & unit = window_[i];
+        if (!unit.entry) {
+            to = std::copy_n(fresh_.data() + unit.first, unit.n_tokens, to);
+        } else if (!unit.is_phrase) {
+            to += words_.get(*static_cast<const unit_cache<2>::entry *>(unit.entry), to);
+        } else {
+            to += phrases_.get(*static_cast<const unit_cache<4>::entry *>(unit.entry), to);
+        }
+    }
+    out.advance(static_cast<size_t>(to - start));
+    fresh_.room(most); // put() reads as many
+    for (size_t i = 0; i < n_missed; i++) { // only now: what is put may take the place of what was found
+        keep(window_[missed_[i]]);
+    }
+}
+
+// Finds the unit's entry in the cache; false where there is none.
+bool unit_encoder::look_up(waiting & unit) const {
+    if (unit.n_bytes == 0) {
+        unit.entry = nullptr;
+        return false;
+    }
+    uint64_t key[4];
+    if (!unit.is_phrase) {
+        const auto * entry = words_.find(static_cast<const unit_cache<2>::entry *>(unit.entry), unit.key);
+        unit.entry         = entry;
+        if (!entry || entry->n_tokens != words_.ELSEWHERE) {
+            return entry;
+        }
+        load_key<4>(unit.p, unit.n_bytes, false, key);
+        unit.entry     = phrases_.set_of(key);
+        unit.is_phrase = true;
+    } else {
+        load_key<4>(unit.p, unit.n_bytes, false, key);
+    }
+    const auto * entry = phrases_.find(static_cast<const unit_cache<4>::entry *>(unit.entry), key);
+    unit.entry         = entry && entry->n_tokens != phrases_.ELSEWHERE ? entry : nullptr;
+    return unit.entry;
+}
+
+// The tokens of units that are in no cache: into fresh_.
+void unit_encoder::encode_missed(size_t n_missed) {
+    const known_pieces::line * lines[WINDOW];
+    for (size_t i = 0; i < n_missed; i++) {
+        const waiting & unit = window_[missed_[i]];
+        const bool      may  = unit.n_bytes > 0 && unit.n_bytes <= known_pieces::MAX_BYTES && !unit.is_phrase;
+        lines[i]             = may ? pieces_.known().line_of(unit.key) : nullptr;
+    }
+    fresh_.clear();
+    lockstep_.clear();
+    waiting * merging[lockstep_merger::MAX_UNITS];
+    for (size_t i = 0; i < n_missed; i++) {
+        waiting &     unit  = window_[missed_[i]];
+        const int32_t known = lines[i] ? known_pieces::find(lines[i], unit.key) : -1;
+        const size_t  first = fresh_.size();
+        if (known >= 0) {
+            fresh_.push(known, {});
+        } else if (unit.n_bytes == 0) {
+            fresh_.push(static_cast<int32_t>(unit.first), {});
+        } else if (pieces_.symbolise(unit.p, unit.p + unit.n_bytes, lockstep_)) {
+            const size_t n         = lockstep_.end();
+            merging[n]             = &unit;
+            if (n + 1 == lockstep_merger::MAX_UNITS) {
+                run_lockstep(merging, n + 1);
             }
             continue;
-        }
-        unit.first_token = out.size();
-        if (unit.lockstep == waiting::SLOW) {
-            encode_fresh(unit.p, unit.p + unit.n_bytes, false, out);
         } else {
-            emit_short(unit.lockstep, out);
+            encode_fresh(unit.p, unit.p + unit.n_bytes, false, fresh_);
         }
-        unit.n_tokens = out.size() - unit.first_token;
+        unit.first    = static_cast<uint32_t>(first);
+        unit.n_tokens = static_cast<uint32_t>(fresh_.size() - first);
     }
-    out.room(phrases_.MAX_TOKENS); // put() reads as many
-    for (size_t i = 0; i < n_waiting; i++) { // only now: what is put may take the place of what was found
-        const waiting & unit = window_[i];
-        if (!unit.hit) {
-            keep(unit, out.data() + unit.first_token);
-        }
-    }
+    run_lockstep(merging, lockstep_.size());
 }
 
-void unit_encoder::look_up(waiting & unit) const {
-    if (!unit.is_phrase) {
-        const auto * entry = words_.find(static_cast<const unit_cache<2>::entry *>(unit.set), unit.key);
-        unit.hit           = entry;
-        if (!entry || entry->n_tokens != words_.ELSEWHERE) {
-            return;
-        }
-        load_key<4>(unit.p, unit.n_bytes, false, unit.key);
-        unit.set       = phrases_.set_of(unit.key);
-        unit.is_phrase = true;
+void unit_encoder::run_lockstep(waiting * const * units, size_t n_units) {
+    lockstep_.run();
+    for (size_t i = 0; i < n_units; i++) {
+        const size_t first = fresh_.size();
+        emit_short(i, fresh_);
+        units[i]->first    = static_cast<uint32_t>(first);
+        units[i]->n_tokens = static_cast<uint32_t>(fresh_.size() - first);
     }
-    const auto * entry = phrases_.find(static_cast<const unit_cache<4>::entry *>(unit.set), unit.key);
-    unit.hit           = entry && entry->n_tokens != phrases_.ELSEWHERE ? entry : nullptr;
+    lockstep_.clear();
 }
 
-void unit_encoder::keep(const waiting & unit, const int32_t * tokens) {
-    if (unit.is_phrase) {
-        phrases_.put(unit.key, tokens, unit.n_tokens);
+void unit_encoder::keep(const waiting & unit) {
+    if (unit.n_bytes == 0) {
         return;
     }
-    const bool fits = words_.put(unit.key, tokens, unit.n_tokens);
+    const int32_t * tokens = fresh_.data() + unit.first;
+    bool            fits   = false;
+    if (!unit.is_phrase) {
+        fits = words_.put(unit.key, tokens, unit.n_tokens);
+        // Where the vocabulary spells the words of this text in many tokens, one look-up is better than two.
+        n_kept_ += 1;
+        n_elsewhere_ += !fits;
+        words_fit_ = n_kept_ < 256 || n_elsewhere_ * 8 < n_kept_;
+    }
     if (!fits) {
         uint64_t key[4];
         load_key<4>(unit.p, unit.n_bytes, false, key);
         phrases_.put(key, tokens, unit.n_tokens);
     }
-    // Where the vocabulary spells the words of this text in many tokens, one look-up is better than two.
-    n_kept_ += 1;
-    n_elsewhere_ += !fits;
-    words_fit_ = n_kept_ < 256 || n_elsewhere_ * 8 < n_kept_;
 }
 
 void unit_encoder::emit_short(size_t which, token_buffer & out) const {
@@ -208,47 +236,11 @@ void unit_encoder::emit_short(size_t which, token_buffer & out) const {
     out.advance(n);
 }
 
-// Hands a unit's symbols to lockstep_. false where that is not simple: some are unknown, or too many.
-bool unit_encoder::symbolise_short(const char * p, const char * end) {
-    if (pieces_.rules().ignore_merges || end - p > static_cast<ptrdiff_t>(lockstep_merger::MAX_SYMBOLS)) {
-        return false;
-    }
-    lockstep_.begin();
-    while (p < end) {
-        const uint8_t byte   = static_cast<uint8_t>(*p);
-        size_t        length = 1;
-        symbol        s;
-        if (byte < 128) {
-            s = pieces_.of_ascii(byte);
-        } else if (byte >= 0xEA && byte <= 0xEC && end - p >= 3 && (p[1] & 0xC0) == 0x80 && (p[2] & 0xC0) == 0x80) { // Hangul
-            s      = pieces_.of_basic((byte & 0x0Fu) << 12 | (p[1] & 0x3Fu) << 6 | (p[2] & 0x3Fu));
-            length = 3;
-        } else {
-            uint32_t cp;
-            length = decode_utf8(p, end, &cp);
-            if (length == 0) {
-                return false;
-            }
-            s = pieces_.of(cp);
-        }
-        if (s != NO_SYMBOL) {
-            lockstep_.add(s);
-        } else if (pieces_.knows_bytes() && byte >= 128) {
-            for (size_t i = 0; i < length; i++) {
-                lockstep_.add(pieces_.of_byte(static_cast<uint8_t>(p[i])));
-            }
-        } else {
-            return false;
-        }
-        p += length;
-    }
-    return true;
-}
-
 // ---- one unit ------------------------------------------------------------------------------------
 
 // The unit that begins with a mark which the text does not have.
 void unit_encoder::encode_first(const char * p, const char * end, token_buffer & out) {
+    flush(out);
     const size_t n = static_cast<size_t>(end - p) + MARK.size();
     if (with_spans_ || n > MAX_BYTES) {
         encode_fresh(p, end, true, out);
@@ -261,8 +253,7 @@ void unit_encoder::encode_first(const char * p, const char * end, token_buffer &
     load_key<4>(bytes, n, false, key);
     const auto * hit = phrases_.find(phrases_.set_of(key), key);
     if (hit && hit->n_tokens != phrases_.ELSEWHERE) {
-        phrases_.get(*hit, out.room(phrases_.MAX_TOKENS));
-        out.advance(hit->n_tokens);
+        out.advance(phrases_.get(*hit, out.room(phrases_.READS)));
         return;
     }
     const size_t before = out.size();

@@ -16,18 +16,25 @@ class unit_encoder {
         vocab_(vocab), pieces_(pieces), merger_(pieces.merges()), lockstep_(pieces.merges()), words_(vocab.size()),
         phrases_(vocab.size()) {}
 
+    // One text: begin(), then encode() and push() for what it consists of, in order, and finish().
+    void begin(std::string_view whole, const token_buffer & out);
     // Appends the ids of the bytes from first to last of whole. mark_first: as if U+2581 stood
     // before them. Spans and errors count from the beginning of whole.
-    void encode(std::string_view whole, size_t first, size_t last, bool mark_first, token_buffer & out);
+    void encode(size_t first, size_t last, bool mark_first, token_buffer & out);
+    // Appends a token that is given.
+    void push(int32_t id, span where, token_buffer & out);
+    // Only now out is complete.
+    void finish(token_buffer & out) { flush(out); }
 
   private:
     struct waiting;
 
-    void take_unit(const char * p, const char * end, token_buffer & out);
+    void take_unit(const char * p, const char * end, bool far, token_buffer & out);
     void flush(token_buffer & out);
-    void look_up(waiting & unit) const;
-    void keep(const waiting & unit, const int32_t * tokens);
-    bool symbolise_short(const char * p, const char * end);
+    bool look_up(waiting & unit) const;
+    void encode_missed(size_t n_missed);
+    void run_lockstep(waiting * const * units, size_t n_units);
+    void keep(const waiting & unit);
     void encode_first(const char * p, const char * end, token_buffer & out);
     void encode_fresh(const char * p, const char * end, bool mark_first, token_buffer & out);
     size_t symbolise(const char * p, const char * end, bool mark_first);
@@ -45,23 +52,23 @@ class unit_encoder {
     bool                words_fit_ = true;
     std::vector<symbol> symbols_;
 
-    static constexpr size_t MAX_BYTES = 31; // of a unit that can wait, and be kept
+    static constexpr size_t MAX_BYTES = 31;  // of a unit that can wait, and be kept
+    static constexpr size_t WINDOW    = 192; // units that wait: of a text like those before, a few need merging
 
-    // Units that wait to be encoded together.
+    // A unit that waits to be encoded with others.
     struct waiting {
-        static constexpr uint8_t SLOW = 255;
-
         const char * p;
-        const void * set;                   // of the cache for its length
-        const void * hit;                   // the entry in it
-        size_t       first_token, n_tokens; // in the output
-        uint8_t      n_bytes;
-        uint8_t      lockstep;              // which of its units, or SLOW
+        const void * entry;    // of the cache for its length: its set, then the entry or null
+        uint64_t     key[2];   // of one that is no phrase
+        uint32_t     first;    // of its tokens in fresh_, where it has no entry; of one that is given: the token
+        uint32_t     n_tokens; // likewise
+        uint8_t      n_bytes;  // 0: it is given
         bool         is_phrase;
-        uint64_t     key[4];
     };
-    waiting window_[lockstep_merger::MAX_UNITS];
-    size_t  n_waiting_ = 0;
+    waiting  window_[WINDOW];
+    uint16_t missed_[WINDOW];
+    size_t   n_waiting_ = 0;
+    token_buffer fresh_; // of those that were in no cache
 
     std::vector<span>   spans_;
     std::string         scratch_;

@@ -307,12 +307,16 @@ class LLM:
     @overload
     async def acomplete(
         self, prompt: str | bytes | list[int] | NDArray[np.integer], *,
-        timeout: float | None = None, **options: Any,
+        max_tokens: int | None = 256, stop: _Stop = None, ignore_eos: bool = False,
+        sampler: Sampler | None = None, logprobs: int | None = None,
+        timeout: float | None = None, **sampling: Unpack[Sampling],
     ) -> Completion: ...
     @overload
     async def acomplete(
         self, prompt: list[str] | list[bytes] | list[list[int]] | list[NDArray[np.integer]], *,
-        timeout: float | None = None, **options: Any,
+        max_tokens: int | None = 256, stop: _Stop = None, ignore_eos: bool = False,
+        sampler: Sampler | None = None, logprobs: int | None = None,
+        timeout: float | None = None, **sampling: Unpack[Sampling],
     ) -> list[Completion]: ...
     async def acomplete(self, prompt: _Prompt | list[Any], *, timeout: float | None = None,
                         **options: Any) -> Completion | list[Completion]:
