@@ -19,6 +19,12 @@ set(GGML_VULKAN           ${KOLLAMA_VULKAN})
 set(GGML_BLAS             ${KOLLAMA_BLAS})
 set(GGML_RPC              ${KOLLAMA_RPC})
 set(LLAMA_OPENSSL         OFF)
+if (KOLLAMA_SANITIZE MATCHES "thread")
+    # What ggml's threads hand each other by atomics and fences looks like a race where only the rest
+    # is instrumented.
+    set(GGML_SANITIZE_THREAD  ON)
+    set(LLAMA_SANITIZE_THREAD ON)
+endif()
 
 if (CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64" AND NOT CMAKE_OSX_ARCHITECTURES MATCHES arm64)
     set(GGML_NATIVE OFF)

@@ -4,9 +4,11 @@
 #include "gguf_check.h"
 #include "state.h"
 
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <mutex>
+#include <thread>
 
 using namespace kollama;
 
@@ -108,12 +110,22 @@ class checker {
     const kollama_model & model_;
 };
 
+// Not owned where it never comes: a failed assertion stopped the thread that has it.
+std::unique_lock<std::shared_mutex> lock_loras(const kollama_model & model) {
+    std::unique_lock<std::shared_mutex> lock(model.loras_mutex, std::defer_lock);
+    while (!lock.try_lock() && !model.loras_stuck) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return lock;
+}
+
 } // namespace
 
 lora::~lora() {
     if (handle) {
-        std::unique_lock<std::shared_mutex> lock(model->loras_mutex);
-        llama_adapter_lora_free(handle);
+        if (const auto lock = lock_loras(*model); lock.owns_lock()) {
+            llama_adapter_lora_free(handle);
+        }
     }
     --model->n_loras;
 }
@@ -144,8 +156,11 @@ std::shared_ptr<lora> load_lora(kollama_model * model, const char * path) {
     }
     adapter->n_tensors   = file.header.tensors.size();
     adapter->fingerprint = file_fingerprint(&path, 1);
-    guard                               g;
-    std::unique_lock<std::shared_mutex> lock(model->loras_mutex);
+    guard      g;
+    const auto lock = lock_loras(*model);
+    if (!lock.owns_lock()) {
+        throw failure(KOLLAMA_ERROR_ENGINE, "an assertion failed in a context of this model: load the model again for another adapter");
+    }
     try {
         adapter->handle = llama_adapter_lora_init(model->handle, path);
     } catch (const engine_failure & e) { // a key of another type than llama.cpp expects

@@ -33,14 +33,9 @@ int32_t engine::compute(const llama_batch & batch) {
     if (reserves_) {
         lock.lock();
     }
-    try {
-        const int32_t code = llama_decode(ctx_, batch);
-        reserves_          = false;
-        return code;
-    } catch (const engine_failure &) {
-        abandoned_ = true;
-        throw;
-    }
+    const int32_t code = llama_decode(ctx_, batch);
+    reserves_          = false;
+    return code;
 }
 
 void engine::decode(std::vector<batch_item> & items) {

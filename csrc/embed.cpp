@@ -11,12 +11,13 @@ using namespace kollama;
 namespace kollama {
 
 // Texts side by side, as many as the memory has room for; each in pieces where it is longer than a
-// batch. llama.cpp's own pooling would want a text in one piece.
+// batch.
 void engine::embed(job & job, const embed_request & request) {
     llama_memory_t memory = llama_get_memory(ctx_);
     for (size_t first = 0; first < request.n_texts;) {
         size_t last = first, n_tokens = 0;
-        while (last < request.n_texts && last - first < slots_.size() && n_tokens + request.length(last) <= n_ctx_) {
+        const size_t room = ranks_ ? std::min(n_ctx_, n_batch_) : n_ctx_; // llama.cpp's own pooling wants a text in one piece
+        while (last < request.n_texts && last - first < slots_.size() && n_tokens + request.length(last) <= room) {
             n_tokens += request.length(last++);
         }
         llama_memory_clear(memory, false);
@@ -25,6 +26,13 @@ void engine::embed(job & job, const embed_request & request) {
             const size_t n = std::min(n_batch_, end - done);
             embed_piece(request, first, done, n);
             done += n;
+        }
+        for (size_t text = first; ranks_ && text < last; text++) {
+            const float * scores = llama_get_embeddings_seq(ctx_, static_cast<llama_seq_id>(text - first));
+            if (!scores) {
+                throw failure(KOLLAMA_ERROR_DECODE, "llama.cpp computed no scores");
+            }
+            std::copy_n(scores, request.n_embd, request.out + text * request.n_embd);
         }
         first = last;
     }
@@ -64,7 +72,7 @@ void engine::embed_piece(const embed_request & request, size_t first, size_t beg
         llama_memory_clear(llama_get_memory(ctx_), false);
         fail_decode(code, none, g.errors());
     }
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n && !ranks_; i++) {
         const float * state = llama_get_embeddings_ith(ctx_, static_cast<int32_t>(i));
         if (!state) {
             throw failure(KOLLAMA_ERROR_DECODE, "llama.cpp computed no embeddings");
@@ -78,6 +86,7 @@ void engine::pool(const embed_request & request, size_t text, size_t token, cons
     const size_t begin = request.begin(text), length = request.length(text);
     float *      row   = request.out + n_embd * (request.pooling == KOLLAMA_POOLING_NONE ? token : text);
     switch (request.pooling) {
+        case KOLLAMA_POOLING_RANK: break;
         case KOLLAMA_POOLING_NONE: std::copy_n(state, n_embd, row); break;
         case KOLLAMA_POOLING_CLS:
             if (token == begin) {
@@ -104,7 +113,12 @@ kollama_status kollama_context_embed(kollama_context * ctx, const int32_t * toke
     return guarded([&] {
         engine &            e = *ctx->engine;
         const auto          pin = e.pin_model();
-        const embed_request request{ tokens, ends, n_texts, pooling, static_cast<size_t>(llama_model_n_embd_out(e.model()->handle)), out };
+        const auto *        model = e.model()->handle;
+        const size_t        width = e.ranks() ? llama_model_n_cls_out(model) : static_cast<size_t>(llama_model_n_embd_out(model));
+        const embed_request request{ tokens, ends, n_texts, pooling, width, out };
+        if (e.ranks() != (pooling == KOLLAMA_POOLING_RANK)) {
+            throw failure(KOLLAMA_ERROR_ARGUMENT, "this context was made for another pooling");
+        }
         if (!e.embeds()) {
             throw failure(KOLLAMA_ERROR_ARGUMENT, "this context was not made for embeddings: model.context(embeddings=True)");
         }
@@ -112,8 +126,9 @@ kollama_status kollama_context_embed(kollama_context * ctx, const int32_t * toke
             if (request.length(i) == 0) {
                 throw failure(KOLLAMA_ERROR_ARGUMENT, format("text %zu has no tokens", i));
             }
-            if (request.length(i) > e.n_ctx()) {
-                throw failure(KOLLAMA_ERROR_CONTEXT_FULL, format("text %zu has %zu tokens, n_ctx is %zu", i, request.length(i), e.n_ctx()));
+            if (request.length(i) > e.n_ctx() || (e.ranks() && request.length(i) > e.n_batch())) {
+                throw failure(KOLLAMA_ERROR_CONTEXT_FULL, format("text %zu has %zu tokens, n_ctx is %zu", i, request.length(i),
+                                                                 e.ranks() ? std::min(e.n_ctx(), e.n_batch()) : e.n_ctx()));
             }
         }
         for (size_t i = 0; i < request.begin(n_texts); i++) {

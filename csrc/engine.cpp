@@ -1,5 +1,6 @@
 #include "engine.h"
 
+#include "backend.h"
 #include "generation.h"
 
 #include <algorithm>
@@ -22,6 +23,13 @@ registry & open_engines() {
 
 std::atomic<bool> in_forked_child{false};
 
+void check_not_forked() {
+    if (in_forked_child) {
+        throw failure(KOLLAMA_ERROR_STATE, "this process was forked from one that had a model open: the threads that compute are not "
+                                           "here. Start processes with multiprocessing's \"spawn\", and load the model in them");
+    }
+}
+
 // The types that llama.cpp's K/V cache can hold; others are not checked there before they are used.
 ggml_type kv_type(const char * name, const char * argument) {
     static const ggml_type allowed[] = { GGML_TYPE_F32,  GGML_TYPE_F16,    GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0,
@@ -36,21 +44,12 @@ ggml_type kv_type(const char * name, const char * argument) {
     throw failure(KOLLAMA_ERROR_ARGUMENT, std::string(argument) + " is '" + name + "'; it can be " + names);
 }
 
-// ggml's CPU functions live in the backend library that was loaded, so they are asked for by name.
-template <class F> F * cpu_function(const char * name) {
-    ggml_backend_dev_t cpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
-    auto * function = cpu ? ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(cpu), name) : nullptr;
-    if (!function) {
-        throw failure(KOLLAMA_ERROR_ENGINE, std::string("the CPU backend has no ") + name);
-    }
-    return reinterpret_cast<F *>(function);
-}
-
 } // namespace
 
 // ---- life ----------------------------------------------------------------------------------------
 
 std::shared_ptr<engine> engine::create(kollama_model * model, const kollama_context_params & params) {
+    check_not_forked();
     std::shared_ptr<engine> self(new engine(model, params));
     self->open(params);
     std::lock_guard<std::mutex> lock(open_engines().mutex); // stop_all sees the thread, or nothing
@@ -62,11 +61,16 @@ std::shared_ptr<engine> engine::create(kollama_model * model, const kollama_cont
 engine::engine(kollama_model * model, const kollama_context_params & params) :
     model_(model),
     n_vocab_(llama_vocab_n_tokens(model->vocab)),
-    n_ctx_(params.n_ctx),
+    n_ctx_(std::min<size_t>(params.n_ctx, model->n_positions)),
     embeds_(params.embeddings),
+    ranks_(params.embeddings && params.ranks),
     slots_(params.n_seq_max),
     sequences_(params.n_seq_max),
     shared_(params.n_seq_max) {
+    const auto places = model->shapes.find("position_embd.weight"); // a table: behind it there is nothing to read
+    if (places != model->shapes.end()) {
+        n_ctx_ = std::min<size_t>(n_ctx_, places->second.ne[1]);
+    }
     ++model_->n_contexts;
 }
 
@@ -89,7 +93,9 @@ void engine::open(const kollama_context_params & params) {
     p.n_seq_max       = params.n_seq_max;
     p.n_outputs_max   = embeds_ ? std::max(params.n_batch, params.n_seq_max) : params.n_seq_max; // one row a sequence, else a token
     p.embeddings      = embeds_;
-    if (embeds_ && params.file_pools) {
+    if (ranks_) {
+        p.pooling_type = LLAMA_POOLING_TYPE_RANK;
+    } else if (embeds_ && params.file_pools) {
         p.pooling_type = LLAMA_POOLING_TYPE_NONE; // pooling is ours
     }
     p.n_threads       = params.n_threads;
@@ -102,6 +108,9 @@ void engine::open(const kollama_context_params & params) {
     p.abort_callback      = abort_requested;
     p.abort_callback_data = this;
 
+    if (n_ctx_ < params.n_ctx / params.n_seq_max) {
+        log_warning(format("this model has learned positions for %zu tokens: no sequence can have more, though n_ctx is %u", n_ctx_, params.n_ctx));
+    }
     guard g;
     {
         std::shared_lock<std::shared_mutex> lock(model_->loras_mutex);
@@ -123,6 +132,7 @@ void engine::open_threadpool(int32_t n_threads) {
     if (!threadpool_) {
         throw failure(KOLLAMA_ERROR_MEMORY, format("%d compute threads cannot be started", n_threads));
     }
+    crew_.enlist(threadpool_, n_threads, *this);
     llama_attach_threadpool(ctx_, threadpool_, nullptr);
 }
 
@@ -133,8 +143,14 @@ void engine::stop() {
         abort_    = true;
     }
     work_.notify_all();
-    std::lock_guard<std::mutex> lock(join_mutex_);
-    if (thread_.joinable()) {
+    std::lock_guard<std::mutex> joining(join_mutex_);
+    if (!thread_.joinable()) {
+        return;
+    }
+    std::unique_lock<std::mutex> lock(mutex_);
+    done_.wait(lock, [&] { return ended_ || abandoned_; });
+    lock.unlock();
+    if (!abandoned_) {
         thread_.join();
     }
 }
@@ -158,7 +174,8 @@ void engine::close() {
         all.erase(std::remove(all.begin(), all.end(), this), all.end());
     }
     if (abandoned_) {
-        return; // workers wait in the graph's barrier for ever: their memory, and the model's, stays
+        ++model_->n_abandoned; // its threads stand where they are for ever: their memory, and the model's, stays
+        return;
     }
     llama_free(ctx_);
     ctx_ = nullptr;
@@ -180,15 +197,55 @@ void engine::stop_all() {
     }
 }
 
+// Unwinding is safe where no other thread waits for this one: outside a graph, and in a graph of one thread.
+void engine::on_failed_assertion(const char * message) {
+    engine * e = crew::employer();
+    if (!e) {
+        return;
+    }
+    if (crew::is_worker() || (in_backend() && (e->crew_.size() > 1 || ggml_backend_dev_count() > 1))) {
+        if (e->abandon(message)) {
+            e->crew_.end();
+        }
+        crew::park(); // another thread of the graph was faster
+    }
+}
+
+// What waits for this engine hears of it; the engine's thread, which cannot be told, is in the graph and
+// never comes back to what it works on.
+bool engine::abandon(const char * message) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (abandoned_) {
+        return false;
+    }
+    kept_      = shared_from_this();
+    abandoned_ = true;
+    poison_    = message;
+    if (reserves_) { // the engine's thread computes with the lock
+        model_->loras_stuck = true;
+    }
+    if (running_) {
+        finish(*running_, KOLLAMA_ERROR_ENGINE, poison_);
+    }
+    for (auto & job : jobs_) {
+        finish(*job, KOLLAMA_ERROR_ENGINE, poison_);
+    }
+    for (auto & gen : generations_) {
+        gen->fail(KOLLAMA_ERROR_ENGINE, poison_);
+    }
+    jobs_.clear();
+    generations_.clear();
+    done_.notify_all();
+    log_warning("an assertion failed inside a graph: the memory of its context and of its model stays until the process ends");
+    return true;
+}
+
 void engine::after_fork_in_child() {
     in_forked_child = true;
 }
 
 void engine::check_open() const {
-    if (in_forked_child) {
-        throw failure(KOLLAMA_ERROR_STATE, "this process was forked from one that had a context open: its threads are not "
-                                           "here. Start processes with multiprocessing's \"spawn\", and load the model in them");
-    }
+    check_not_forked();
     if (closed_ || stopping_) {
         throw failure(KOLLAMA_ERROR_CLOSED, "the context is closed");
     }
@@ -200,6 +257,7 @@ void engine::check_open() const {
 // ---- the thread ----------------------------------------------------------------------------------
 
 void engine::run() {
+    crew_.join(*this);
     std::unique_lock<std::mutex> lock(mutex_);
     while (!stopping_) {
         // One job, then one step of the generations: neither starves the other. An id that was given
@@ -220,6 +278,7 @@ void engine::run() {
     }
     jobs_.clear();
     generations_.clear();
+    ended_ = true;
     done_.notify_all();
     unwatched_ = true;
     watch_.notify_all();
@@ -227,8 +286,8 @@ void engine::run() {
 
 void engine::run_drops() {
     for (int id : drops_) {
-        if (poison_.empty()) {
-            llama_memory_seq_rm(llama_get_memory(ctx_), id, -1, -1);
+        if (poison_.empty() && guarded([&] { llama_memory_seq_rm(llama_get_memory(ctx_), id, -1, -1); }) != KOLLAMA_OK) {
+            poison_ = kollama_last_error();
         }
         shared_.cut(id, 0);
     }
@@ -265,7 +324,9 @@ bool engine::run_job(std::unique_lock<std::mutex> & lock) {
 void engine::finish(job & job, kollama_status status, std::string reason) {
     job.status = status;
     job.reason = std::move(reason);
-    job.work   = nullptr; // what it captured is released here, not with the caller's handle
+    if (&job != running_.get()) { // it would not be in use
+        job.work = nullptr; // what it captured is released here, not with the caller's handle
+    }
     if (job.seq) {
         set_idle(*job.seq);
     }
@@ -289,7 +350,10 @@ void engine::throw_cancelled() {
 }
 
 bool engine::abort_requested(void * self) {
-    const auto * e = static_cast<engine *>(self);
+    engine * e = static_cast<engine *>(self);
+    if (e->abandoned_.load(std::memory_order_relaxed)) {
+        crew::park(); // rather than spin in the barrier
+    }
     return e->abort_.load(std::memory_order_relaxed) && !e->shielded_.load(std::memory_order_relaxed);
 }
 

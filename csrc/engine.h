@@ -8,6 +8,7 @@
 #pragma once
 
 #include "adapters.h"
+#include "crew.h"
 #include "model.h"
 #include "row.h"
 #include "shared_cells.h"
@@ -97,6 +98,10 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     // At the interpreter's exit: ends every engine's thread and frees nothing.
     static void stop_all();
 
+    // From ggml's abort callback. On a thread that computes for an engine, inside a graph: abandons that
+    // engine and does not return. Else does nothing.
+    static void on_failed_assertion(const char * message);
+
     // In a child of fork(), which has this memory but none of the threads: nothing is joined or
     // freed from here on, and every call is refused.
     static void after_fork_in_child();
@@ -156,6 +161,7 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     size_t                n_ctx() const { return n_ctx_; }
     size_t                n_batch() const { return n_batch_; }
     bool                  embeds() const { return embeds_; }
+    bool                  ranks() const { return ranks_; }
     std::string           cache_kind() const; // what a saved sequence depends on
     const std::vector<int32_t> & eog_tokens(); // every end-of-generation id; any thread
 
@@ -165,6 +171,7 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     void open(const kollama_context_params & params);
     void open_threadpool(int32_t n_threads);
     void stop();
+    bool abandon(const char * message); // false: it was abandoned before
     void run();
     bool run_job(std::unique_lock<std::mutex> & lock);
     bool run_generations(std::unique_lock<std::mutex> & lock);
@@ -194,8 +201,9 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     kollama_model *  model_;
     llama_context *  ctx_        = nullptr;
     ggml_threadpool * threadpool_ = nullptr;
+    crew             crew_;
     size_t           n_vocab_, n_ctx_ = 0, n_batch_ = 0;
-    const bool       embeds_;
+    const bool       embeds_, ranks_;
     std::string      cache_kind_;
 
     std::mutex              mutex_;
@@ -205,7 +213,9 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     bool                    stopping_ = false;
     bool                    closed_   = false;
     std::string             poison_; // the assertion that failed; nothing runs after it
-    bool                    abandoned_ = false; // it failed inside a graph: its threads never end
+    std::atomic<bool>       abandoned_{false}; // it failed inside a graph: its threads never end
+    bool                    ended_ = false;    // thread_ has done its last work
+    std::shared_ptr<engine> kept_;             // itself, once abandoned: the threads stand in its memory
 
     std::deque<std::shared_ptr<job>>         jobs_;
     std::vector<std::shared_ptr<generation>> generations_;

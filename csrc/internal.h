@@ -19,6 +19,8 @@ namespace kollama {
 void           set_last_error(const std::string & reason);
 kollama_status report(kollama_status status, const std::string & reason); // sets the reason, returns the status
 
+void log_warning(const std::string & line); // as if ggml had logged it
+
 // An assertion of ggml on this thread, thrown by the abort callback. Derived from std::exception so
 // that llama.cpp's own handlers release what they hold on the way.
 struct engine_failure : std::runtime_error {

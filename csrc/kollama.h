@@ -268,6 +268,15 @@ KOLLAMA_API int32_t  kollama_model_meta_key   (const kollama_model * model, int3
 KOLLAMA_API int32_t  kollama_model_meta_value (const kollama_model * model, int32_t index, char * buf, size_t size);
 KOLLAMA_API const char * kollama_model_chat_template(const kollama_model * model); // NULL: none
 
+typedef struct kollama_rank_info {
+    int32_t      n_scores;    // of the classification head; 0: there is none
+    int32_t      bos, eos, sep; // -1: none
+    bool         add_bos, add_eos, add_sep;
+    const char * prompt;      // the file's, with {query} and {document}, or NULL
+} kollama_rank_info;
+
+KOLLAMA_API void kollama_model_get_rank_info(const kollama_model * model, kollama_rank_info * info);
+
 // ---- conversion ----------------------------------------------------------------------------------
 
 typedef struct kollama_convert_params {
@@ -355,6 +364,7 @@ typedef struct kollama_context_params {
     const char * type_v;
     bool         embeddings;   // for kollama_context_embed, and nothing else
     bool         file_pools;   // the model's file names a pooling, which would be llama.cpp's default
+    bool         ranks;        // with embeddings: KOLLAMA_POOLING_RANK, and no other; n_ubatch holds a text
 } kollama_context_params;
 
 KOLLAMA_API kollama_status kollama_context_init(kollama_model * model, const kollama_context_params * params, kollama_context ** out);
@@ -369,10 +379,11 @@ typedef enum kollama_pooling {
     KOLLAMA_POOLING_MEAN,
     KOLLAMA_POOLING_CLS,  // the first token's
     KOLLAMA_POOLING_LAST,
+    KOLLAMA_POOLING_RANK, // the scores of the model's classification head
 } kollama_pooling;
 
 // The hidden states of texts, one after another in tokens; ends[i]: where those of text i end. out
-// has a row of kollama_model_n_embd_out floats for each text, or for each token. All of it is the
+// has a row of kollama_model_n_embd_out floats for each text, or for each token; with RANK of n_scores. All of it is the
 // caller's memory until the job has ended.
 KOLLAMA_API kollama_status kollama_context_embed(
     kollama_context * ctx, const int32_t * tokens, const size_t * ends, size_t n_texts, kollama_pooling pooling,

@@ -177,6 +177,9 @@ void load(const char * const * paths, size_t n_paths, const kollama_model_params
     model->vocab_only = params.vocab_only;
     model->fingerprint = file_fingerprint(paths, n_paths);
     model->shapes      = std::move(shapes);
+    if (const auto learned = model->shapes.find("position_embd.weight"); learned != model->shapes.end()) {
+        model->n_positions = learned->second.ne[1];
+    }
     if (const std::string * architecture = first.header.find("general.architecture")) {
         model->architecture = *architecture;
     }
@@ -226,16 +229,19 @@ kollama_status kollama_model_free(kollama_model * model) {
     if (!model) {
         return KOLLAMA_OK;
     }
-    if (const int n = model->n_contexts) {
+    if (const int n = model->n_contexts - model->n_abandoned) {
         return report(KOLLAMA_ERROR_BUSY, format("%d context%s of this model %s open: close %s first", n, n == 1 ? "" : "s",
                                                  n == 1 ? "is" : "are", n == 1 ? "it" : "them"));
     }
-    if (const int n = model->n_loras) {
+    if (const int n = model->n_loras; n && !model->n_abandoned) {
         return report(KOLLAMA_ERROR_BUSY, format("%d LoRA adapter%s of this model %s open: close %s first", n, n == 1 ? "" : "s",
                                                  n == 1 ? "is" : "are", n == 1 ? "it" : "them"));
     }
     if (model->n_pins) {
         return report(KOLLAMA_ERROR_BUSY, "another thread is using this model's tokenizer");
+    }
+    if (model->n_abandoned) {
+        return KOLLAMA_OK; // closed for the caller; what was said when the assertion failed
     }
     return guarded([&] {
         llama_model_free(model->handle);
@@ -309,6 +315,20 @@ int32_t kollama_model_meta_key(const kollama_model * model, int32_t index, char 
 
 int32_t kollama_model_meta_value(const kollama_model * model, int32_t index, char * buf, size_t size) {
     return llama_model_meta_val_str_by_index(model->handle, index, buf, size);
+}
+
+void kollama_model_get_rank_info(const kollama_model * model, kollama_rank_info * info) {
+    const auto cls     = model->shapes.find("cls.weight");
+    const bool is_head = model->shapes.count("cls.output.weight") || (cls != model->shapes.end() && cls->second.ne[1] == 1);
+    *info         = {};
+    info->n_scores = is_head ? static_cast<int32_t>(llama_model_n_cls_out(model->handle)) : 0;
+    info->bos     = llama_vocab_bos(model->vocab);
+    info->sep     = llama_vocab_sep(model->vocab);
+    info->eos     = llama_vocab_eos(model->vocab) >= 0 ? llama_vocab_eos(model->vocab) : info->sep;
+    info->add_bos = llama_vocab_get_add_bos(model->vocab) && info->bos >= 0;
+    info->add_eos = llama_vocab_get_add_eos(model->vocab) && info->eos >= 0;
+    info->add_sep = llama_vocab_get_add_sep(model->vocab) && info->sep >= 0;
+    info->prompt  = llama_model_chat_template(model->handle, "rerank");
 }
 
 const char * kollama_model_chat_template(const kollama_model * model) {

@@ -14,8 +14,11 @@ struct kollama_model : kollama::counted<KOLLAMA_HANDLE_MODEL> {
     bool                uses_mmap = false;
     bool                vocab_only = false;
     std::atomic<int>    n_contexts{0};
+    std::atomic<int>    n_abandoned{0}; // of them closed, though their threads stand in this memory
     std::atomic<int>    n_pins{0};
     std::atomic<int>    n_loras{0};
+    std::atomic<bool>   loras_stuck{false}; // a thread stopped for ever holds loras_mutex
+    size_t              n_positions = SIZE_MAX; // where they are learned: ggml looks up any other past the end
     uint64_t            fingerprint = 0; // of its files; see state.h
     const uint64_t      serial = ++last_serial; // tells it from one that was at the same address
 

@@ -64,10 +64,11 @@ log_capture::~log_capture() {
     capture = outer_;
 }
 
-// ggml calls this before abort(). Where a guard is on the stack of this very thread, unwinding is
-// safe: ggml and llama.cpp are built with unwind tables. Elsewhere (a worker inside a graph) the
-// others wait in a barrier that has no exit, so the process ends as ggml meant it to.
+// ggml calls this before abort(). Inside a graph its context is given up, and this thread with it: the
+// others wait in a barrier that has no exit. Where a guard is on the stack of this very thread, unwinding
+// is safe: ggml and llama.cpp are built with unwind tables. Elsewhere the process ends as ggml meant it to.
 static void on_ggml_abort(const char * message) {
+    engine::on_failed_assertion(message);
     if (guard_depth > 0) {
         throw engine_failure(message);
     }
@@ -153,6 +154,14 @@ void on_log(ggml_log_level ggml_level, const char * text, void *) {
     }
     r.open += text;
 }
+
+} // namespace
+
+void log_warning(const std::string & line) {
+    on_log(GGML_LOG_LEVEL_WARN, (line + "\n").c_str(), nullptr);
+}
+
+namespace {
 
 // ---- backends ------------------------------------------------------------------------------------
 

@@ -264,6 +264,9 @@ void engine::load(sequence & seq, const saved_sequence & saved) {
     const auto n_end = static_cast<llama_pos>(saved.tokens.size()) - 1;
     if (!read || llama_memory_seq_pos_max(memory, seq.id) != n_end || llama_memory_seq_pos_min(memory, seq.id) < 0) {
         llama_memory_seq_rm(memory, seq.id, -1, -1);
+        if (g.errors().find("V transposition") != std::string::npos) {
+            refuse("is of a context with another flash_attn, and the sequence is now empty");
+        }
         throw failure(KOLLAMA_ERROR_DECODE, format("the saved sequence of %zu tokens cannot be restored, and the sequence is now "
                                                    "empty; other sequences may leave no room for it: %s",
                                                    saved.tokens.size(), g.errors().c_str()));

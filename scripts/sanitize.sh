@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Builds kollama's own code with sanitizers and runs the fast tests on it.
+# Builds kollama's own code with sanitizers and runs the fast tests on it; with "thread" llama.cpp, too, and
+# runs tests/stress.py, 24 threads on one model and on one context.
 #
 #   scripts/sanitize.sh [address,undefined] [pytest arguments]
+#   scripts/sanitize.sh thread [seconds, 240]
 #
 # Needs gcc, and the `test` extra with scikit-build-core and cython in the active environment.
 set -euo pipefail
@@ -25,4 +27,7 @@ export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
 export PYTHONPATH="$build/site" PYTHONMALLOC=malloc
+if [[ $kinds == *thread* ]]; then
+    exec python -X faulthandler tests/stress.py "${@:-240}"
+fi
 exec python -m pytest "${@:-tests}"

@@ -9,7 +9,10 @@ import multiprocessing
 from pathlib import Path
 
 import pytest
+import tiny
 from test_process import run, silent
+
+import kollama
 
 SETUP = """
 import gc, os, sys, threading, time, kollama
@@ -378,3 +381,20 @@ for call in (lambda: tok.piece(0), lambda: tok.id("a"), lambda: tok.encode("a"),
 """
     done = run(code, path)
     assert silent(done), done
+
+
+def test_learned_positions_end_a_sequence(tmp_path: Path) -> None:
+    path = tiny.write_gpt2(tmp_path / "gpt2.gguf", n_ctx=16)
+    with kollama.Model(path) as model, kollama.LLM(model, n_ctx=64, n_threads=2) as llm:
+        with model.context(n_ctx=64, n_seq_max=3, n_threads=2) as ctx:
+            for _ in range(3):  # 48 tokens in all
+                seq = ctx.sequence()
+                seq.append([5] * 16)
+                with pytest.raises(kollama.ContextFullError):
+                    seq.append([5])
+        done = llm.complete([5] * 10, max_tokens=None, ignore_eos=True)
+        assert (done.finish_reason, len(done.tokens)) == ("length", 7)
+        with pytest.raises(kollama.ContextFullError):
+            llm.complete([5] * 17)
+        with pytest.raises(kollama.ContextFullError):
+            llm.embed([[5] * 17])

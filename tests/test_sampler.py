@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
+from llama_samplers import LlamaSamplers
 
 import kollama
 
@@ -137,3 +139,46 @@ def test_reading_back() -> None:
     assert repr(sampler) == "kollama.Sampler(temperature=0.5, top_k=3, top_p=0.5, min_p=0.25, seed=9)"
     with pytest.raises(TypeError):
         sampler.sample(None)  # type: ignore[arg-type]
+
+
+# ---- against llama.cpp ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def llama_cpp(tiny_path: Path) -> Iterator[LlamaSamplers]:
+    library = LlamaSamplers(tiny_path)
+    yield library
+    library.close()
+
+
+@pytest.mark.parametrize("spread", [0.5, 2.0, 8.0])
+@pytest.mark.parametrize(("temperature", "top_k", "top_p", "min_p"), [
+    (0.8, 40, 0.95, 0.05), (1.3, 0, 0.9, 0.0), (0.7, 12, 1.0, 0.0), (1.0, 0, 1.0, 0.1), (1.0, 0, 1.0, 0.0), (2.0, 100, 0.5, 0.01),
+    (0.2, 7, 0.99, 0.3)])
+def test_every_draw_is_that_of_llama_cpps_chain(seq: kollama.Sequence, llama_cpp: LlamaSamplers, temperature: float, top_k: int,
+                                                top_p: float, min_p: float, spread: float) -> None:
+    """The pass that looks at the logits once, draw by draw.
+
+    llama.cpp's own samplers leave candidates and logits; a number between 0 and 1 chooses one of them by
+    their cumulated probabilities. The generator is NumPy's Mersenne Twister with the same seed.
+    """
+    rows = np.random.default_rng(11).normal(0, spread, (40, len(seq.logits))).astype(np.float32)
+    sampler = kollama.Sampler(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=99)
+    numbers = np.random.RandomState(99)
+    undecided = 0
+    for row in rows:
+        seq.logits[:] = row
+        chain = [llama_cpp.make("top_k", top_k), llama_cpp.make("top_p", top_p, 0), llama_cpp.make("min_p", min_p, 0),
+                 llama_cpp.make("temp_ext", temperature, 0, 1)]
+        left = llama_cpp.run(chain, row).astype(np.float64)
+        sorts = 0 < top_k < len(row) or top_p < 1
+        order = np.argsort(-left, kind="stable") if sorts else np.arange(len(left))
+        bounds = np.cumsum(np.exp(left - left.max())[order])
+        for _ in range(50):
+            number = numbers.random_sample() * bounds[-1]
+            got = sampler.sample(seq)
+            if np.abs(bounds - number).min() < 1e-5 * bounds[-1]:
+                undecided += 1  # float and double may see it on either side
+            else:
+                assert got == order[np.searchsorted(bounds, number, side="right")]
+    assert undecided < 60

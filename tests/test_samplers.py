@@ -136,6 +136,15 @@ def test_infill_leaves_what_llama_cpp_leaves(seq: kollama.Sequence, llama_cpp: L
         np.testing.assert_array_equal(left_by([TopK(30), Infill()], seq), expected)
 
 
+def test_infill_by_keyword(seq: kollama.Sequence, llama_cpp: LlamaSamplers) -> None:
+    seq.logits[:] = np.random.default_rng(5).normal(0, 2, len(seq.logits))
+    expected = llama_cpp.run([llama_cpp.make("top_k", 30), llama_cpp.infill(), llama_cpp.make("temp_ext", 0.5, 0, 1)], seq.logits)
+    got = left_by(keyword_links(infill=True, top_k=30, top_p=1, min_p=0, temperature=0.5), seq)
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+    with pytest.raises(TypeError, match="infill"):
+        kollama.Sampler(infill=1)  # type: ignore[arg-type]
+
+
 def frequencies(seq: kollama.Sequence, n: int = 4000, **options: Any) -> np.ndarray:
     """Of the first tokens of as many seeds."""
     drawn = [kollama.Sampler(seed=seed, **options).sample(seq) for seed in range(n)]

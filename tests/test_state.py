@@ -92,6 +92,19 @@ def test_a_fork_saves_its_prefix_and_its_own(context: Callable[..., kollama.Cont
     seq.append([5])
 
 
+def test_only_what_is_used_is_stored(context: Callable[..., kollama.Context]) -> None:
+    ctx = context(n_ctx=256, n_seq_max=2)
+    ctx.sequence().append(range(3, 103))  # cells of others
+    seq = ctx.sequence()
+    sizes = []
+    for n in range(1, 40):
+        seq.append([n + 3])
+        sizes.append(len(seq.state()))
+    # An id, a cell, and a row of K and of V in each of 2 layers: 64 numbers of 16 bits.
+    assert set(np.diff(sizes)) == {4 + 12 + 2 * 2 * 64 * 2}
+    assert sizes[0] - HEADER < 800
+
+
 def test_an_empty_sequence(context: Callable[..., kollama.Context]) -> None:
     seq = context().sequence()
     blob = seq.state()

@@ -56,7 +56,7 @@ def write_legacy_vocabulary(path: Path, magic: bytes = b"tjgg", version: int | N
     return path
 
 
-def _add_vocabulary(writer: gguf.GGUFWriter) -> int:
+def add_vocabulary(writer: gguf.GGUFWriter) -> int:
     pieces, scores, types = vocabulary()
     writer.add_tokenizer_model("llama")
     writer.add_token_list(pieces)
@@ -98,7 +98,7 @@ def write_llama(path: Path, *, n_layer: int = 2, n_embd: int = 64, n_head: int =
         writer.add_uint32(f"{architecture}.pooling_type", pooling_type)
     if chat_template is not None:
         writer.add_chat_template(chat_template)
-    n_vocab = _add_vocabulary(writer)
+    n_vocab = add_vocabulary(writer)
 
     def weights(*shape: int) -> np.ndarray:
         return random.normal(0, 1.5 / np.sqrt(shape[-1]), shape)
@@ -137,7 +137,7 @@ def write_mamba(path: Path, *, n_layer: int = 2, n_embd: int = 32, seed: int = 0
     writer.add_ssm_state_size(d_state)
     writer.add_ssm_time_step_rank(dt_rank)
     writer.add_layer_norm_rms_eps(1e-5)
-    n_vocab = _add_vocabulary(writer)
+    n_vocab = add_vocabulary(writer)
 
     def weights(*shape: int) -> np.ndarray:
         return random.normal(0, 1 / np.sqrt(shape[-1]), shape)
@@ -157,5 +157,30 @@ def write_mamba(path: Path, *, n_layer: int = 2, n_embd: int = 32, seed: int = 0
             f"blk.{i}.ssm_d": np.ones(d_inner),
             f"blk.{i}.ssm_out.weight": weights(n_embd, d_inner),
         }
+    _write(writer, tensors)
+    return path
+
+
+def write_gpt2(path: Path, *, n_layer: int = 1, n_embd: int = 32, n_ctx: int = 16, seed: int = 0) -> Path:
+    """A GPT-2 with random weights: it has learned positions, n_ctx of them and no more."""
+    random = np.random.default_rng(seed)
+    writer = gguf.GGUFWriter(str(path), "gpt2")
+    writer.add_context_length(n_ctx)
+    writer.add_embedding_length(n_embd)
+    writer.add_feed_forward_length(4 * n_embd)
+    writer.add_head_count(2)
+    writer.add_block_count(n_layer)
+    writer.add_layer_norm_eps(1e-5)
+    n_vocab = _add_vocabulary(writer)
+
+    def layer(name: str, *shape: int) -> dict[str, np.ndarray]:
+        return {f"{name}.weight": random.normal(0, 0.2, shape), f"{name}.bias": np.zeros(shape[0])}
+
+    tensors = {"token_embd.weight": random.normal(0, 1, (n_vocab, n_embd)),
+               "position_embd.weight": random.normal(0, 1, (n_ctx, n_embd))} | layer("output_norm", n_embd)
+    for i in range(n_layer):
+        for name, shape in {"attn_norm": (n_embd,), "attn_qkv": (3 * n_embd, n_embd), "attn_output": (n_embd, n_embd),
+                            "ffn_norm": (n_embd,), "ffn_up": (4 * n_embd, n_embd), "ffn_down": (n_embd, 4 * n_embd)}.items():
+            tensors |= layer(f"blk.{i}.{name}", *shape)
     _write(writer, tensors)
     return path

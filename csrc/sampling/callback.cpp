@@ -21,19 +21,16 @@ class callback_link : public link {
             row_ = new kollama_row(s.n_vocab);
         }
         std::vector<float> & logits = row_->logits;
-        logits.assign(s.n_vocab, -std::numeric_limits<float>::infinity());
+        if (s.cur.size < s.n_vocab) {
+            logits.assign(s.n_vocab, -std::numeric_limits<float>::infinity());
+        }
         for (size_t i = 0; i < s.cur.size; i++) {
             logits[static_cast<size_t>(s.cur.data[i].id)] = s.cur.data[i].logit;
         }
         if (s.callback(s.user, index_, s.tokens.data(), s.tokens.size(), row_) != 0) {
             throw failure(KOLLAMA_ERROR_CALLBACK, "the sampler link " + name + " raised an exception");
         }
-        s.storage.resize(s.n_vocab);
-        for (size_t i = 0; i < s.n_vocab; i++) {
-            s.storage[i] = { static_cast<int32_t>(i), logits[i], 0.0f };
-        }
-        s.cur = { s.storage.data(), s.n_vocab, -1, false };
-        settle(s, "the sampler link " + name);
+        take_row(s, logits.data(), "the sampler link " + name);
     }
 
     bool calls_back() const override { return true; }

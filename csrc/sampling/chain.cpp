@@ -26,6 +26,28 @@ void settle(step & s, const std::string & name) {
     s.cur.size = kept;
 }
 
+// In one pass and without a branch for each: this is what a callable costs.
+void take_row(step & s, const float * logits, const std::string & name) {
+    s.storage.resize(s.n_vocab);
+    llama_token_data * to   = s.storage.data();
+    size_t             kept = 0;
+    bool               nan  = false;
+    for (size_t i = 0; i < s.n_vocab; i++) {
+        const float logit = logits[i];
+        nan |= logit != logit;
+        to[kept] = { static_cast<int32_t>(i), std::max(-LOGIT_LIMIT, std::min(LOGIT_LIMIT, logit)), 0.0f };
+        kept += logit != -std::numeric_limits<float>::infinity();
+    }
+    s.cur = { to, kept, -1, false };
+    if (nan) {
+        const auto at = std::find_if(logits, logits + s.n_vocab, [](float logit) { return logit != logit; });
+        throw failure(KOLLAMA_ERROR_ARGUMENT, format("%s: the logit of token %d is NaN", name.c_str(), static_cast<int>(at - logits)));
+    }
+    if (kept == 0) {
+        throw failure(KOLLAMA_ERROR_ARGUMENT, name + ": no token is left to sample, all logits are -inf");
+    }
+}
+
 void drop_unlikely(step & s) {
     float peak = -LOGIT_LIMIT;
     for (size_t i = 0; i < s.cur.size; i++) {
@@ -150,12 +172,8 @@ void chain::follow(const std::vector<int32_t> & tokens) {
 }
 
 int32_t chain::run(const float * logits, size_t n_vocab, const std::vector<int32_t> & tokens, random_source & rng, bool with_masks) {
-    storage_.resize(n_vocab);
-    for (size_t i = 0; i < n_vocab; i++) {
-        storage_[i] = { static_cast<int32_t>(i), logits[i], 0.0f };
-    }
-    step s{ { storage_.data(), n_vocab, -1, false }, storage_, tokens, n_vocab, rng, callback, user };
-    settle(s, "the model");
+    step s{ { nullptr, 0, -1, false }, storage_, tokens, n_vocab, rng, callback, user };
+    take_row(s, logits, "the model");
     for (auto & link : links_) {
         if (link->masks() && !with_masks) {
             continue;

@@ -140,6 +140,9 @@ class chain {
 // or nothing is left; name is that of the link to blame.
 void settle(step & s, const std::string & name);
 
+// All tokens of a row that can be chosen as candidates, as settle leaves them.
+void take_row(step & s, const float * logits, const std::string & name);
+
 // Drops candidates whose probability would be 0 in float: log(0) and 0/0 lie ahead in some samplers.
 void drop_unlikely(step & s);
 

@@ -25,6 +25,7 @@ from .embed import Embedder
 from .errors import ArgumentError, ClosedError, ContextFullError, DeadlineError
 from .generate import Generation, stop_strings
 from .params import INT32_MAX, boolean, integer, number
+from .rerank import rerank
 from .sampling import Sampling
 from .signature import same_arguments
 from .slots import Slots
@@ -139,7 +140,9 @@ class LLM:
         self._watcher_lock = threading.Lock()
         self._embedder = Embedder(self.model, n_ctx, n_threads=n_threads, type_k=type_k,
                                   type_v=type_v, flash_attn=flash_attn)
-        self._embedder.prepare = self._adapters.apply
+        self._ranker = Embedder(self.model, n_ctx, n_threads=n_threads, type_k=type_k,
+                                type_v=type_v, flash_attn=flash_attn, pooling="rank")
+        self._embedder.prepare = self._ranker.prepare = self._adapters.apply
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -289,6 +292,66 @@ class LLM:
         """
         return self._embedder.embed(texts, normalize, deadline_of(timeout))
 
+    def rerank(self, query: str, documents: Iterable[str], *, timeout: float | None = None,
+               ) -> NDArray[np.float32]:
+        """How well documents answer a query, by a reranking model: the larger, the better.
+
+        The model's classification head reads the two together. The first call makes a context for
+        it, in which a pair is computed in one piece.
+
+        Returns:
+            float32 array of shape (len(documents),), in their order: the head's first score, as it
+            gives it. ``np.argsort(-scores)`` ranks.
+
+        Raises:
+            ArgumentError: the model has no such head, or a text is empty.
+            ContextFullError: query and document have more tokens together than n_ctx.
+            DeadlineError: it took longer than timeout, in seconds.
+        """
+        return rerank(self._ranker, self.model, query, documents, deadline_of(timeout))
+
+    def set_lora(self, lora: _Lora) -> None:
+        """Takes LoRA adapters, in place of those in use, for generating and embedding.
+
+        What is in memory was computed without the change and is dropped.
+
+        Args:
+            lora: a path of a GGUF or a Lora, or a list of these and of (path or Lora, scale);
+                None or [] for none. `lora` gives those in use.
+
+        Raises:
+            BusyError: a request is unfinished.
+            Those of Lora and of Context.set_lora.
+        """
+        with self._slots.emptied():
+            self._adapters.set_lora(lora, self._all_contexts())
+
+    @property
+    def lora(self) -> list[tuple[Lora, float]]:
+        """The LoRA adapters in use, each with its scale."""
+        return list(self._adapters.lora)
+
+    def set_control_vector(
+        self,
+        vector: ArrayLike | _Path | None,
+        *,
+        scale: float = 1.0,
+        layers: tuple[int, int] | None = None,
+    ) -> None:
+        """Adds a control vector to what layers give, in place of the one in use: see set_lora.
+
+        Args:
+            vector: float32 array of shape (n_layer, n_embd), or the path of a file that
+                `load_control_vector` reads; None for none.
+            scale, layers: see Context.set_control_vector.
+
+        Raises:
+            BusyError: a request is unfinished.
+            Those of load_control_vector and of Context.set_control_vector.
+        """
+        with self._slots.emptied():
+            self._adapters.set_control_vector(vector, scale, layers, self._all_contexts())
+
     # ---- for asyncio -----------------------------------------------------------------------------
 
     @same_arguments(generate)
@@ -381,48 +444,8 @@ class LLM:
 
     # ---- inside ----------------------------------------------------------------------------------
 
-    def set_lora(self, lora: _Lora) -> None:
-        """Takes LoRA adapters, in place of those in use, for generating and embedding.
-
-        What is in memory was computed without the change and is dropped.
-
-        Args:
-            lora: a path of a GGUF or a Lora, or a list of these and of (path or Lora, scale);
-                None or [] for none. `lora` gives those in use.
-
-        Raises:
-            BusyError: a request is unfinished.
-            Those of Lora and of Context.set_lora.
-        """
-        with self._slots.emptied():
-            self._adapters.set_lora(lora, [self._context, *self._embedder.contexts])
-
-    @property
-    def lora(self) -> list[tuple[Lora, float]]:
-        """The LoRA adapters in use, each with its scale."""
-        return list(self._adapters.lora)
-
-    def set_control_vector(
-        self,
-        vector: ArrayLike | _Path | None,
-        *,
-        scale: float = 1.0,
-        layers: tuple[int, int] | None = None,
-    ) -> None:
-        """Adds a control vector to what layers give, in place of the one in use: see set_lora.
-
-        Args:
-            vector: float32 array of shape (n_layer, n_embd), or the path of a file that
-                `load_control_vector` reads; None for none.
-            scale, layers: see Context.set_control_vector.
-
-        Raises:
-            BusyError: a request is unfinished.
-            Those of load_control_vector and of Context.set_control_vector.
-        """
-        with self._slots.emptied():
-            self._adapters.set_control_vector(vector, scale, layers,
-                                              [self._context, *self._embedder.contexts])
+    def _all_contexts(self) -> list[Context]:
+        return [self._context, *self._embedder.contexts, *self._ranker.contexts]
 
     def _generation(
         self,
@@ -505,6 +528,7 @@ class LLM:
         self._context.close()
         self._slots.close()
         self._embedder.close()
+        self._ranker.close()
         with self._watcher_lock:
             watcher, self._watcher = self._watcher, None
         if watcher is not None:

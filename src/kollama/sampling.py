@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from .errors import ArgumentError
-from .params import choice
+from .params import boolean, choice
 from .samplers import (
     BREAKERS,
     AdaptiveP,
     Draw,
     Dry,
     Grammar,
+    Infill,
     JsonSchema,
     Lark,
     Link,
@@ -57,6 +58,7 @@ class Sampling(TypedDict, total=False):
     dry_sequence_breakers: Iterable[str]
     xtc_probability: float
     xtc_threshold: float
+    infill: bool
     dynatemp_range: float
     dynatemp_exponent: float
     mirostat: int
@@ -77,7 +79,8 @@ DEFAULTS: dict[str, Any] = {
     "top_n_sigma": -1.0, "repeat_penalty": 1.0, "penalty_last_n": 64, "presence_penalty": 0.0,
     "frequency_penalty": 0.0, "dry_multiplier": 0.0, "dry_base": 1.75, "dry_allowed_length": 2,
     "dry_penalty_last_n": 64, "dry_sequence_breakers": BREAKERS, "xtc_probability": 0.0,
-    "xtc_threshold": 0.1, "dynatemp_range": 0.0, "dynatemp_exponent": 1.0, "mirostat": 0,
+    "xtc_threshold": 0.1, "infill": False,
+    "dynatemp_range": 0.0, "dynatemp_exponent": 1.0, "mirostat": 0,
     "mirostat_tau": 5.0, "mirostat_eta": 0.1, "adaptive_target": -1.0, "adaptive_decay": 0.9,
     "logit_bias": None, "grammar": None, "grammar_root": "root",
     "json_schema": None, "regex": None, "lark": None,
@@ -127,6 +130,7 @@ def from_keywords(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[Link
         (penalties, penalties != off and values["penalty_last_n"] != 0),
         (dry, values["dry_multiplier"] > 0 and values["dry_penalty_last_n"] != 0),
         *(cuts if mode == 0 else []),
+        (Infill(), boolean("infill", values["infill"])),
         (temperature, True),
         (mirostat, mode != 0),
         (adaptive, mode == 0 and values["adaptive_target"] >= 0),

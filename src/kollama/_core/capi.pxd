@@ -200,6 +200,17 @@ cdef extern from "kollama.h" nogil:
         const kollama_model * model, int32_t index, char * buf, size_t size)
     const char * kollama_model_chat_template(const kollama_model * model)
 
+    ctypedef struct kollama_rank_info:
+        int32_t n_scores
+        int32_t bos
+        int32_t eos
+        int32_t sep
+        bint add_bos
+        bint add_eos
+        bint add_sep
+        const char * prompt
+    void kollama_model_get_rank_info(const kollama_model * model, kollama_rank_info * info)
+
     ctypedef struct kollama_convert_params:
         float rms_norm_eps
         const char * tokenizer
@@ -273,6 +284,7 @@ cdef extern from "kollama.h" nogil:
         const char * type_v
         bint embeddings
         bint file_pools
+        bint ranks
     kollama_status kollama_context_init(
         kollama_model * model, const kollama_context_params * params, kollama_context ** out)
     void kollama_context_free(kollama_context * ctx)
@@ -284,6 +296,7 @@ cdef extern from "kollama.h" nogil:
         KOLLAMA_POOLING_MEAN
         KOLLAMA_POOLING_CLS
         KOLLAMA_POOLING_LAST
+        KOLLAMA_POOLING_RANK
     kollama_status kollama_context_embed(
         kollama_context * ctx, const int32_t * tokens, const size_t * ends, size_t n_texts,
         kollama_pooling pooling, float * out, kollama_job ** job)

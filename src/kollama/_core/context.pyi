@@ -25,7 +25,7 @@ class Context:
         flash_attn: bool | Literal["auto"] = "auto",
         swa_full: bool = True,
         embeddings: bool = False,
-        pooling: Literal["mean", "last", "cls", "none"] | None = None,
+        pooling: Literal["mean", "last", "cls", "none", "rank"] | None = None,
         busy: Literal["wait", "error"] = "wait",
     ) -> Context: ...
     @property

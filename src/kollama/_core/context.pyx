@@ -21,6 +21,7 @@ _POOLING = {
     "mean": KOLLAMA_POOLING_MEAN,
     "cls": KOLLAMA_POOLING_CLS,
     "last": KOLLAMA_POOLING_LAST,
+    "rank": KOLLAMA_POOLING_RANK,
 }
 _POOLING_OF_FILES = {"1": "mean", "2": "cls", "3": "last"}  # llama.cpp's numbers; "0": not said
 
@@ -45,7 +46,8 @@ cdef class Context:
         embeddings: for `embed` alone: such a context has no sequences. n_seq_max texts are computed
             side by side; n_batch is 512 at most unless it is given.
         pooling: what becomes of a text's hidden states: "mean", "last", "cls" (the first), "none";
-            None: what the model's file says, else "mean".
+            None: what the model's file says, else "mean". "rank": the scores of the classification
+            head of a reranking model.
         busy: what becomes of a call, of the context or of its sequences, while another thread is in
             one: "wait" until it is done, or "error": BusyError at once.
 
@@ -68,13 +70,14 @@ cdef class Context:
             raise ArgumentError("pooling is for contexts with embeddings=True")
         if embeds:
             self.pooling = _pooling(model, pooling)
+        cdef bint ranks = self.pooling == "rank"
         self.n_ctx = params.integer("n_ctx", n_ctx, 1)
         self.n_seq_max = params.integer("n_seq_max", n_seq_max, 1)
         if n_batch is None:
             # For embeddings llama.cpp keeps the logits of every token of a batch, too.
             n_batch = min(self.n_ctx, 512 if embeds else 2048)
-            if embeds and not causal:
-                n_batch = self.n_ctx  # each token sees all of its text
+            if embeds and (not causal or ranks):
+                n_batch = self.n_ctx  # a text is computed in one piece
         if n_threads is None:
             n_threads = runtime.default_threads()
         self.n_batch = params.integer("n_batch", n_batch, 1)
@@ -84,8 +87,10 @@ cdef class Context:
         cdef kollama_context_params options
         options.n_ctx = self.n_ctx
         options.n_batch = self.n_batch
-        options.n_ubatch = self.n_batch if embeds and not causal else min(self.n_batch, 512)
+        whole = embeds and (not causal or ranks)
+        options.n_ubatch = self.n_batch if whole else min(self.n_batch, 512)
         options.embeddings = embeds
+        options.ranks = ranks
         options.file_pools = _says(model, "pooling_type", "0") != "0"
         options.n_seq_max = self.n_seq_max
         options.n_threads = self.n_threads
@@ -122,7 +127,7 @@ cdef class Context:
 
         Returns:
             float32 array of shape (len(texts), n_embd), not normalised; with pooling="none" a list
-            of arrays of shape (len(text), n_embd).
+            of arrays of shape (len(text), n_embd); with "rank" of shape (len(texts), n_scores).
 
         Raises:
             ArgumentError: this context was not made for embeddings, or a text has no tokens.
@@ -138,6 +143,8 @@ cdef class Context:
         arrays = [as_tokens(ids) for ids in texts]
         cdef Py_ssize_t n_texts = len(arrays)
         cdef int n_embd = kollama_model_n_embd_out(self.model.handle())
+        if self.pooling == "rank":
+            n_embd = self.model.rank_head()["n_scores"]
         lengths = np.array([len(ids) for ids in arrays], np.uintp)
         per_token = self.pooling == "none"
         rows = np.zeros((int(lengths.sum()) if per_token else n_texts, n_embd), np.float32)
@@ -307,4 +314,6 @@ cdef str _pooling(Model model, given):
     if given is None:
         return _POOLING_OF_FILES.get(_says(model, "pooling_type", "0"), "mean")
     params.choice("pooling", given, _POOLING)
+    if given == "rank":
+        model.rank_head()
     return given

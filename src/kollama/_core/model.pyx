@@ -11,7 +11,7 @@ import weakref
 
 from kollama import params
 from kollama._core import legacy, runtime
-from kollama.errors import ClosedError, ModelLoadError
+from kollama.errors import ArgumentError, ClosedError, ModelLoadError
 
 
 def _gpu_layers(value):
@@ -195,6 +195,29 @@ cdef class Model:
         """The file's own chat template (Jinja), or None."""
         cdef const char * text = kollama_model_chat_template(self.handle())
         return None if text == NULL else text.decode("utf-8", "replace")
+
+    def rank_head(self):
+        """What reranking needs to know of the model: see `LLM.rerank`.
+
+        Returns:
+            dict: n_scores of the classification head; bos, eos, sep ids, or None where pairs have
+            none at that place; prompt with {query} and {document}, or None.
+
+        Raises:
+            ArgumentError: the model has no such head.
+        """
+        cdef kollama_rank_info info
+        kollama_model_get_rank_info(self.handle(), &info)
+        if info.n_scores == 0:
+            raise ArgumentError(f"{self.path} has no classification head (cls.output.weight): "
+                                "reranking needs a model that was made for it")
+        return {
+            "n_scores": info.n_scores,
+            "bos": info.bos if info.add_bos else None,
+            "eos": info.eos if info.add_eos else None,
+            "sep": info.sep if info.add_sep else None,
+            "prompt": None if info.prompt == NULL else info.prompt.decode("utf-8", "replace"),
+        }
 
     def context(self, **options):
         """Memory and compute for sequences of tokens: ``Context(self, **options)``."""

@@ -60,6 +60,7 @@ cdef class Sampler:
         dry_multiplier, dry_base, dry_allowed_length, dry_penalty_last_n, dry_sequence_breakers:
             0.0 (off), 1.75, 2, 64, ("\\n", ":", '"', "*"), see samplers.Dry.
         xtc_probability, xtc_threshold: 0.0 (off), 0.1, see samplers.Xtc.
+        infill: False; True joins and prefers ends, for text in the middle, see samplers.Infill.
         dynatemp_range, dynatemp_exponent: 0.0 (off), 1.0, see samplers.Temperature.
         mirostat, mirostat_tau, mirostat_eta: 0 (off), 5.0, 0.1, see samplers.Mirostat; it takes the
             place of top_n_sigma, top_k, typical_p, top_p, min_p and XTC, which then do nothing.

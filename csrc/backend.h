@@ -1,0 +1,22 @@
+// What csrc asks of ggml's backends beyond llama.h.
+
+#pragma once
+
+#include "ggml-backend.h"
+
+namespace kollama {
+
+ggml_backend_dev_t cpu_device();
+
+void * cpu_function_address(const char * name); // throws where there is none
+
+// ggml's CPU functions live in the backend library that was loaded, so they are asked for by name.
+template <class F> F * cpu_function(const char * name) {
+    return reinterpret_cast<F *>(cpu_function_address(name));
+}
+
+// Whether a frame of the calling thread's stack lies in a backend's library. Where that cannot be
+// told: true.
+bool in_backend();
+
+} // namespace kollama

@@ -1,0 +1,45 @@
+// The threads that compute for one context, and what becomes of them when one fails in a graph.
+//
+// The others then wait for it in a barrier that has no exit, and spin. No thread can be made to leave
+// ggml's code from outside, so they are stopped where they stand, for ever.
+
+#pragma once
+
+#include "ggml-cpu.h"
+
+#include <cstdint>
+#include <vector>
+
+namespace kollama {
+
+class engine;
+
+class crew {
+  public:
+    // Of a pool that idles. From then on its threads know which engine they compute for. Throws.
+    void enlist(ggml_threadpool * pool, int32_t n_threads, engine & e);
+
+    // Likewise the calling thread, until it ends.
+    void join(engine & e);
+
+    // The engine that the calling thread computes for, or null.
+    static engine * employer();
+
+    static bool is_worker(); // of a pool: not the engine's own thread
+
+    // Stops all, the calling thread among them: in a while, when the others have come to the barrier.
+    [[noreturn]] void end();
+
+    // Stops the calling thread alone.
+    [[noreturn]] static void park();
+
+    size_t size() const { return members_.size(); }
+
+  private:
+    static void on_roll_call(ggml_tensor * dst, int ith, int nth, void * self);
+
+    engine *              employer_ = nullptr;
+    std::vector<uint64_t> members_; // by index in the pool; the first is the engine's thread
+};
+
+} // namespace kollama
