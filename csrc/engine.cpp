@@ -67,10 +67,6 @@ engine::engine(kollama_model * model, const kollama_context_params & params) :
     slots_(params.n_seq_max),
     sequences_(params.n_seq_max),
     shared_(params.n_seq_max) {
-    const auto places = model->shapes.find("position_embd.weight"); // a table: behind it there is nothing to read
-    if (places != model->shapes.end()) {
-        n_ctx_ = std::min<size_t>(n_ctx_, places->second.ne[1]);
-    }
     ++model_->n_contexts;
 }
 

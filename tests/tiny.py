@@ -171,7 +171,7 @@ def write_gpt2(path: Path, *, n_layer: int = 1, n_embd: int = 32, n_ctx: int = 1
     writer.add_head_count(2)
     writer.add_block_count(n_layer)
     writer.add_layer_norm_eps(1e-5)
-    n_vocab = _add_vocabulary(writer)
+    n_vocab = add_vocabulary(writer)
 
     def layer(name: str, *shape: int) -> dict[str, np.ndarray]:
         return {f"{name}.weight": random.normal(0, 0.2, shape), f"{name}.bias": np.zeros(shape[0])}
