@@ -135,6 +135,9 @@ kollama_finish generation::take(engine & e, int32_t token) {
         const std::string_view piece = t.vocab.special[static_cast<size_t>(token)] ? "" : t.texts().bytes(token);
         if (stops.push(piece, bytes)) {
             how = KOLLAMA_FINISH_STOP;
+        } else if (sampler->ended()) {
+            how = KOLLAMA_FINISH_STOP;
+            stops.flush(bytes);
         } else if ((max_tokens >= 0 && n_generated() >= static_cast<size_t>(max_tokens)) ||
                    (shift_at == 0 && seq->tokens.size() >= e.n_ctx())) {
             how = KOLLAMA_FINISH_LENGTH;

@@ -310,6 +310,9 @@ KOLLAMA_API bool kollama_token_is_eog(const kollama_tokenizer * tokenizer, int32
 // The vocabulary's own text of an id; false where there is none.
 KOLLAMA_API bool    kollama_token_piece(const kollama_tokenizer * tokenizer, int32_t token, const char ** piece, size_t * length);
 KOLLAMA_API int32_t kollama_token_id   (const kollama_tokenizer * tokenizer, const char * piece, size_t length); // -1: none
+// What a token adds to a text; of an id that the file has no piece for, nothing.
+KOLLAMA_API kollama_status kollama_token_bytes(
+    const kollama_tokenizer * tokenizer, int32_t token, const char ** bytes, size_t * length, bool * special);
 
 typedef struct kollama_text {
     const char * data; // UTF-8
@@ -497,6 +500,23 @@ typedef int (*kollama_callback)(void * user, size_t index, const int32_t * token
 KOLLAMA_API kollama_status kollama_sampler_add_callback(kollama_sampler * sampler, const kollama_text * name, size_t index);
 KOLLAMA_API void kollama_sampler_set_callback(kollama_sampler * sampler, kollama_callback callback, void * user);
 
+// What a library of the caller's says of the next token: of a matcher, which is known by its index.
+// Each returns a negative number where it failed; so does what asked it, with CALLBACK. They are called
+// on the threads that make a generation, sample, or run the engine, one at a time for one sampler.
+typedef struct kollama_matcher_calls {
+    int (*bind)  (void * user, size_t index, const kollama_model * model); // whose tokens it will see
+    int (*begin) (void * user, size_t index);                // a stream begins
+    int (*allows)(void * user, size_t index, int32_t token); // 1: it may come next; 0: it may not
+    int (*accept)(void * user, size_t index, int32_t token); // 1: nothing but an end token can follow it
+    int (*mask)  (void * user, size_t index, uint32_t * bits, size_t n_words); // bit i: token i may come
+} kollama_matcher_calls;
+
+KOLLAMA_API kollama_status kollama_sampler_add_matcher(kollama_sampler * sampler, const kollama_text * name, size_t index);
+KOLLAMA_API void kollama_sampler_set_matchers(kollama_sampler * sampler, const kollama_matcher_calls * calls, void * user);
+
+// Of links that only forbid, grammars and matchers: the sampler's parameters choose from what is left.
+KOLLAMA_API void kollama_sampler_choose_by_params(kollama_sampler * sampler);
+
 // Chooses what follows the sequence. A chain learns the vocabulary by its first use with a model.
 KOLLAMA_API kollama_status    kollama_sampler_sample(kollama_sampler * sampler, kollama_sequence * seq, int32_t * token);
 
@@ -517,7 +537,7 @@ typedef struct kollama_generation_params {
 
 typedef enum kollama_finish {
     KOLLAMA_FINISH_NONE,
-    KOLLAMA_FINISH_STOP,       // a stop string
+    KOLLAMA_FINISH_STOP,       // a stop string, or a matcher lets nothing more come
     KOLLAMA_FINISH_LENGTH,     // max_tokens, or the context is full
     KOLLAMA_FINISH_EOS,        // an end-of-generation token
     KOLLAMA_FINISH_CANCELLED,

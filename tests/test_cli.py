@@ -65,6 +65,23 @@ def test_run_with_samplers_and_a_grammar(tiny_path: Path, model: kollama.Model, 
     assert "mirostat is 7" in capsys.readouterr().err
 
 
+def test_run_with_a_form(tiny_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    schema = '{"enum": ["서울", "부산"]}'
+    (tmp_path / "도시.json").write_text(schema, "utf-8")
+    (tmp_path / "도시.lark").write_text('start: "서울" | "부산"', "utf-8")
+    for flags in (["--json-schema", schema], ["--json-schema", str(tmp_path / "도시.json")]):
+        assert main(["run", str(tiny_path), PROMPT, *flags]) == 0
+        assert capsys.readouterr().out in ('"서울"\n', '"부산"\n')
+    for flags in (["--regex", "서울|부산"], ["--lark", str(tmp_path / "도시.lark")]):
+        assert main(["run", str(tiny_path), PROMPT, *flags]) == 0
+        assert capsys.readouterr().out in ("서울\n", "부산\n")
+    assert main(["run", str(tiny_path), PROMPT, "--json-schema", '{"enum": []}']) == 1
+    assert "Unsatisfiable" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["run", str(tiny_path), PROMPT, "--json-schema", str(tmp_path / "none")])
+    assert "neither JSON nor a file" in capsys.readouterr().err
+
+
 def test_tokenize(tiny_path: Path, model: kollama.Model) -> None:
     done = kollama_command("tokenize", tiny_path, PROMPT, "--json", "--add-bos")
     ids = model.tokenizer.encode(PROMPT, add_bos=True).tolist()

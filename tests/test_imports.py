@@ -16,8 +16,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "kollama"
 # Lowest first. A module may import its own layer and those below; a folder stands for all in it.
 # Only `kollama` itself, the package's __init__.py, is named without what is below it.
 LAYERS = (
-    ("errors", "types", "params", "progress", "unicode", "files", "samplers", "sampling", "deadline",
-     "turn", "signature"),
+    ("errors", "types", "params", "progress", "unicode", "files", "schemas", "structured", "samplers",
+     "sampling", "deadline", "turn", "signature"),
     ("_core",),
     ("adapters", "control_vectors", "generate", "chat", "chat_format", "chat_builtin", "chat_registry", "context_shift", "embed", "rerank",
      "slots",
@@ -33,7 +33,7 @@ CYTHON_IMPORT = re.compile(
     r"^[ \t]*(?:from[ \t]+(?P<source>[.\w]+)[ \t]+)?c?import[ \t]*(?P<names>\([^)]*\)|[^#\n]+)",
     re.MULTILINE,
 )
-UNWANTED = ("argparse", "gguf", "huggingface_hub", "jinja2", "tqdm")
+UNWANTED = ("argparse", "gguf", "huggingface_hub", "jinja2", "llguidance", "pydantic", "tqdm")
 
 
 def sources() -> dict[Path, str]:

@@ -66,18 +66,21 @@ uint32_t seed_for(uint32_t seed, size_t index) {
 chain::chain(const chain & other) :
     callback(other.callback),
     user(other.user),
+    matcher_calls(other.matcher_calls),
+    matcher_user(other.matcher_user),
     bound_(other.bound_),
     stream_(other.stream_),
     start_(other.start_),
     begun_(other.begun_),
     clean_(other.clean_) {
     for (const auto & link : other.links_) {
-        links_.push_back(link->clone());
+        add(link->clone());
     }
 }
 
 void chain::add(std::unique_ptr<link> link) {
     links_.push_back(std::move(link));
+    links_.back()->attach(*this);
 }
 
 void chain::bind(const kollama_model & model) {
@@ -94,6 +97,10 @@ void chain::bind(const kollama_model & model) {
 
 void chain::begin() {
     begun_ = false;
+}
+
+bool chain::ended() const {
+    return std::any_of(links_.begin(), links_.end(), [](const auto & link) { return link->ended(); });
 }
 
 std::vector<std::unique_ptr<link>> chain::state() const {
@@ -116,9 +123,7 @@ void chain::restore(std::vector<std::unique_ptr<link>> state) {
 }
 
 void chain::check_allows(const std::vector<int32_t> & tokens, int32_t token) {
-    if (needs_tokens()) {
-        follow(tokens);
-    }
+    follow(tokens);
     for (auto & link : links_) {
         if (!link->allows(token)) {
             throw failure(KOLLAMA_ERROR_ARGUMENT, format("%s does not allow token %d here", link->name.c_str(), token));
@@ -137,7 +142,7 @@ bool chain::needs_tokens() const {
 // Brings the links to where the stream is. What they accepted is mostly what is there; where it is
 // not (a token was replaced, the sequence rewound), they go over the stream again.
 void chain::follow(const std::vector<int32_t> & tokens) {
-    if (begun_ && clean_ && tokens == stream_) {
+    if (!needs_tokens() || (begun_ && clean_ && tokens == stream_)) {
         return;
     }
     const auto   starts_with = [&](const std::vector<int32_t> & head, size_t n) {
@@ -190,16 +195,19 @@ int32_t chain::run(const float * logits, size_t n_vocab, const std::vector<int32
     return std::min_element(s.cur.data, s.cur.data + s.cur.size, before)->id;
 }
 
-int32_t chain::choose(const float * logits, size_t n_vocab, const std::vector<int32_t> & tokens, random_source & rng) {
-    if (needs_tokens()) {
-        follow(tokens);
+bool chain::allows(int32_t id) {
+    return std::all_of(links_.begin(), links_.end(), [&](const auto & link) { return link->allows(id); });
+}
+
+void chain::mask(float * logits, size_t n_vocab) {
+    for (auto & link : links_) {
+        if (link->masks()) {
+            link->mask(logits, n_vocab);
+        }
     }
-    int32_t id = run(logits, n_vocab, tokens, rng, false);
-    // The token first, the whole vocabulary only where it is refused: that is rare, and costs a lot.
-    const auto refused = [&](const auto & link) { return !link->allows(id); };
-    if (std::any_of(links_.begin(), links_.end(), refused)) {
-        id = run(logits, n_vocab, tokens, rng, true);
-    }
+}
+
+void chain::accept(int32_t id) {
     clean_ = false;
     for (auto & link : links_) {
         link->accept(id);
@@ -208,6 +216,16 @@ int32_t chain::choose(const float * logits, size_t n_vocab, const std::vector<in
         stream_.push_back(id);
     }
     clean_ = true;
+}
+
+int32_t chain::choose(const float * logits, size_t n_vocab, const std::vector<int32_t> & tokens, random_source & rng) {
+    follow(tokens);
+    int32_t id = run(logits, n_vocab, tokens, rng, false);
+    // The token first, the whole vocabulary only where it is refused: that is rare, and costs a lot.
+    if (!allows(id)) {
+        id = run(logits, n_vocab, tokens, rng, true);
+    }
+    accept(id);
     return id;
 }
 

@@ -57,11 +57,14 @@ struct step {
     void *                          user;
 };
 
+class chain;
+
 class link {
   public:
     explicit link(std::string name) : name(std::move(name)) {}
     virtual ~link() = default;
 
+    virtual void attach(const chain &) {} // of which it is part from here on
     virtual void bind(const kollama_model &) {}
     // A stream begins after these tokens.
     virtual void begin(const std::vector<int32_t> &) {}
@@ -74,6 +77,9 @@ class link {
     virtual bool chooses() const { return false; }
     // Masks what allows() refuses: left out until it has refused a choice.
     virtual bool masks() const { return false; }
+    // Of a link that masks: -inf for what it does not allow. At least one logit is finite after it.
+    virtual void mask(float *, size_t) {}
+    virtual bool ended() const { return false; } // only an end token can come
     virtual bool calls_back() const { return false; }
     virtual bool remembers() const { return false; } // what was accepted changes what it does
     virtual bool keeps_state() const { return false; } // what it did before changes what it does, and no stream tells
@@ -101,6 +107,13 @@ class chain {
     std::vector<std::unique_ptr<link>> state() const;
     void restore(std::vector<std::unique_ptr<link>> state);
 
+    // The parts of choose: brings the links to where the stream is; what they say of a token; goes on.
+    void follow(const std::vector<int32_t> & tokens);
+    bool allows(int32_t id);
+    void mask(float * logits, size_t n_vocab);
+    void accept(int32_t id);
+
+    bool   ended() const;
     bool   calls_back() const;
     bool   needs_tokens() const;
     size_t size() const { return links_.size(); }
@@ -108,8 +121,10 @@ class chain {
     kollama_callback callback = nullptr;
     void *           user     = nullptr;
 
+    kollama_matcher_calls matcher_calls{};
+    void *                matcher_user = nullptr;
+
   private:
-    void    follow(const std::vector<int32_t> & tokens);
     int32_t run(const float * logits, size_t n_vocab, const std::vector<int32_t> & tokens, random_source & rng, bool with_masks);
 
     std::vector<std::unique_ptr<link>> links_;
@@ -138,5 +153,6 @@ std::unique_ptr<link> make_dry(const double * values, size_t n_values, std::vect
 std::unique_ptr<link> make_bias(std::vector<llama_logit_bias> by_id, std::vector<std::pair<std::string, float>> by_text);
 std::unique_ptr<link> make_grammar(std::string text, std::string root);
 std::unique_ptr<link> make_callback(std::string name, size_t index);
+std::unique_ptr<link> make_matcher(std::string name, size_t index);
 
 } // namespace kollama

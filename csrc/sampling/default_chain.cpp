@@ -104,10 +104,31 @@ int32_t kollama_sampler::choose_by_default(const float * logits, size_t n_vocab,
     return candidates_[draw()].id;
 }
 
+// As chain::choose, with the pass over the row in place of the links that choose.
+int32_t kollama_sampler::choose_allowed(const float * logits, size_t n_vocab, const std::vector<int32_t> & tokens,
+                                        const kollama::row_peak & peak) {
+    chain->follow(tokens);
+    int32_t id = choose_by_default(logits, n_vocab, peak);
+    if (!chain->allows(id)) {
+        masked_.assign(logits, logits + n_vocab);
+        chain->mask(masked_.data(), n_vocab);
+        id = choose_by_default(masked_.data(), n_vocab, kollama::scan_row(masked_.data(), n_vocab, block_max_));
+    }
+    chain->accept(id);
+    return id;
+}
+
 kollama_sampler::choice kollama_sampler::sample(const float * logits, size_t n_vocab, const std::vector<int32_t> & tokens,
                                                 bool with_logprob) {
     const kollama::row_peak peak = kollama::scan_row(logits, n_vocab, block_max_);
-    choice chosen = { chain ? chain->choose(logits, n_vocab, tokens, rng) : choose_by_default(logits, n_vocab, peak), 0 };
+    choice chosen = { -1, 0 };
+    if (!chain) {
+        chosen.token = choose_by_default(logits, n_vocab, peak);
+    } else if (forbids) {
+        chosen.token = choose_allowed(logits, n_vocab, tokens, peak);
+    } else {
+        chosen.token = chain->choose(logits, n_vocab, tokens, rng);
+    }
     if (with_logprob) {
         chosen.logprob = logits[chosen.token] - kollama::log_sum_exp(logits, n_vocab, peak.value);
     }

@@ -11,6 +11,7 @@ kollama_sampler::kollama_sampler(const kollama_sampler & other) :
     counted(other),
     params(other.params),
     chain(other.chain ? std::make_unique<kollama::chain>(*other.chain) : nullptr),
+    forbids(other.forbids),
     rng(other.rng) {}
 
 void kollama_sampler::bind(const kollama_model & model) {
@@ -142,6 +143,20 @@ void kollama_sampler_set_callback(kollama_sampler * sampler, kollama_callback ca
     kollama::chain & chain = chain_of(sampler);
     chain.callback         = callback;
     chain.user             = user;
+}
+
+kollama_status kollama_sampler_add_matcher(kollama_sampler * sampler, const kollama_text * name, size_t index) {
+    return add(sampler, [&] { return make_matcher(text_of(*name), index); });
+}
+
+void kollama_sampler_set_matchers(kollama_sampler * sampler, const kollama_matcher_calls * calls, void * user) {
+    kollama::chain & chain = chain_of(sampler);
+    chain.matcher_calls    = *calls;
+    chain.matcher_user     = user;
+}
+
+void kollama_sampler_choose_by_params(kollama_sampler * sampler) {
+    sampler->forbids = true;
 }
 
 kollama_status kollama_sampler_sample(kollama_sampler * sampler, kollama_sequence * seq, int32_t * token) {

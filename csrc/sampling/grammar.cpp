@@ -5,6 +5,7 @@
 #include "gbnf.h"
 #include "model.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -13,6 +14,8 @@ namespace kollama {
 namespace {
 
 constexpr size_t MAX_PIECE = 4096; // bytes: llama.cpp recurses over a token's characters
+
+constexpr const char * NONE_LEFT = "the grammar allows none of the tokens here (with ignore_eos it cannot end)";
 
 class grammar_link : public link {
   public:
@@ -83,7 +86,28 @@ class grammar_link : public link {
         }
         settle(s, "the grammar");
         llama_sampler_apply(sampler_, &s.cur);
-        settle(s, "the grammar allows none of the tokens here (with ignore_eos it cannot end)");
+        settle(s, NONE_LEFT);
+    }
+
+    void mask(float * logits, size_t n_vocab) override {
+        const float minus_inf = -std::numeric_limits<float>::infinity();
+        storage_.clear();
+        for (size_t id = 0; id < n_vocab; id++) {
+            if (!banned_[id] && logits[id] != minus_inf) {
+                storage_.push_back({ static_cast<int32_t>(id), logits[id], 0.0f });
+            }
+        }
+        llama_token_data_array cur = { storage_.data(), storage_.size(), -1, false };
+        llama_sampler_apply(sampler_, &cur);
+        std::fill(logits, logits + n_vocab, minus_inf);
+        bool any = false;
+        for (size_t i = 0; i < cur.size; i++) {
+            logits[cur.data[i].id] = cur.data[i].logit;
+            any |= cur.data[i].logit != minus_inf;
+        }
+        if (!any) {
+            throw failure(KOLLAMA_ERROR_ARGUMENT, NONE_LEFT);
+        }
     }
 
     bool masks() const override { return true; }
@@ -104,6 +128,7 @@ class grammar_link : public link {
     const gbnf        found_;
     llama_sampler *   sampler_ = nullptr;
     std::vector<bool> banned_;
+    std::vector<llama_token_data> storage_; // of mask
     bool              fresh_ = false; // nothing was accepted
 };
 

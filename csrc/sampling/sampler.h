@@ -11,6 +11,7 @@
 struct kollama_sampler : kollama::counted<KOLLAMA_HANDLE_SAMPLER> {
     kollama_sampler_params          params; // of the default chain
     std::unique_ptr<kollama::chain> chain;  // where there is one, it is used instead
+    bool                            forbids = false; // that chain only forbids: params choose
     kollama::random_source          rng;
     std::atomic<bool>               in_use{false};
     uint64_t                        n_streams = 0; // it has served; by who has it
@@ -42,8 +43,12 @@ struct kollama_sampler : kollama::counted<KOLLAMA_HANDLE_SAMPLER> {
     // once. with_logprob costs a second pass.
     choice sample(const float * logits, size_t n_vocab, const std::vector<int32_t> & tokens, bool with_logprob);
 
+    // After a sample: nothing but an end token can come.
+    bool ended() const { return chain && chain->ended(); }
+
   private:
     int32_t choose_by_default(const float * logits, size_t n_vocab, const kollama::row_peak & peak);
+    int32_t choose_allowed(const float * logits, size_t n_vocab, const std::vector<int32_t> & tokens, const kollama::row_peak & peak);
     void    take_all(const float * logits, size_t n_vocab);
     size_t  n_for_top_p(float log_total) const;
     void    cut(const float * logits, size_t n_vocab, float peak);
@@ -58,6 +63,7 @@ struct kollama_sampler : kollama::counted<KOLLAMA_HANDLE_SAMPLER> {
     std::vector<float>     block_max_, block_order_;
     std::vector<kollama::row_entry> candidates_; // by logit, the largest first
     std::vector<float>     weights_;
+    std::vector<float>     masked_;
 };
 
 namespace kollama {

@@ -197,6 +197,24 @@ int32_t kollama_token_id(const kollama_tokenizer * tokenizer, const char * piece
     return id >= 0 && vocab.kinds[static_cast<size_t>(id)] == token_kind::none ? -1 : id;
 }
 
+kollama_status kollama_token_bytes(const kollama_tokenizer * tokenizer, int32_t token, const char ** bytes, size_t * length,
+                                   bool * special) {
+    return guarded([&] {
+        const auto & t  = *tokenizer->tokenizer;
+        const auto   id = static_cast<size_t>(token);
+        if (token >= 0 && id < t.vocab.size() && t.vocab.kinds[id] == token_kind::none) {
+            *bytes   = "";
+            *length  = 0;
+            *special = true;
+            return;
+        }
+        const std::string_view text = t.bytes(token);
+        *bytes   = text.data();
+        *length  = text.size();
+        *special = t.vocab.special[id];
+    });
+}
+
 // ---- incremental decoder -------------------------------------------------------------------------
 
 struct kollama_decoder : counted<KOLLAMA_HANDLE_DECODER> {

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from .errors import ArgumentError
 from .params import choice, integer, number
+from .structured import json_grammar, lark_grammar, regex_grammar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,11 +24,14 @@ __all__ = [
     "Dry",
     "Grammar",
     "Infill",
+    "JsonSchema",
+    "Lark",
     "Link",
     "LogitBias",
     "MinP",
     "Mirostat",
     "Penalties",
+    "Regex",
     "SamplerCallable",
     "Temperature",
     "TopK",
@@ -330,6 +334,58 @@ class Grammar(Link):
     def __post_init__(self) -> None:
         _utf8("grammar", self.grammar)
         _utf8("grammar_root", self.grammar_root)
+
+
+@dataclass(frozen=True)
+class Form(Link):
+    """Base of what llguidance keeps the output to; masked like Grammar. `form` is its grammar."""
+
+    kind = "form"
+    keyword: ClassVar[str]
+    form: str = field(init=False, repr=False, compare=False, default="")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "form", self._compiled())
+
+    def _compiled(self) -> str:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class JsonSchema(Form):
+    """JSON that a schema allows, and its end; True or {}: any JSON.
+
+    json_schema is a mapping, JSON text of one, or a Pydantic model or TypeAdapter. Properties come
+    in the schema's order. What llguidance does not know is an error; see docs/structured.md.
+    """
+
+    keyword = "json_schema"
+    json_schema: Any
+
+    def _compiled(self) -> str:
+        return json_grammar(self.json_schema)
+
+
+@dataclass(frozen=True)
+class Regex(Form):
+    """Text that a regular expression (as of Rust's regex crate) matches as a whole."""
+
+    keyword = "regex"
+    regex: str
+
+    def _compiled(self) -> str:
+        return regex_grammar(_utf8("regex", self.regex).decode())
+
+
+@dataclass(frozen=True)
+class Lark(Form):
+    """Text of a grammar in llguidance's dialect of Lark, which begins with the rule `start`."""
+
+    keyword = "lark"
+    lark: str
+
+    def _compiled(self) -> str:
+        return lark_grammar(_utf8("lark", self.lark).decode())
 
 
 def _utf8(name: str, value: Any) -> bytes:

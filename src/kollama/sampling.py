@@ -14,11 +14,14 @@ from .samplers import (
     Dry,
     Grammar,
     Infill,
+    JsonSchema,
+    Lark,
     Link,
     LogitBias,
     MinP,
     Mirostat,
     Penalties,
+    Regex,
     Temperature,
     TopK,
     TopNSigma,
@@ -30,7 +33,7 @@ from .samplers import (
 if TYPE_CHECKING:
     from .samplers import SamplerCallable
 
-__all__ = ["DEFAULTS", "Sampling", "check_chain", "from_keywords", "is_plain"]
+__all__ = ["DEFAULTS", "FORMS", "Sampling", "check_chain", "from_keywords", "is_plain"]
 
 
 class Sampling(TypedDict, total=False):
@@ -66,6 +69,9 @@ class Sampling(TypedDict, total=False):
     logit_bias: Mapping[int | str, float] | None
     grammar: str | None
     grammar_root: str
+    json_schema: Any
+    regex: str | None
+    lark: str | None
 
 
 DEFAULTS: dict[str, Any] = {
@@ -77,10 +83,12 @@ DEFAULTS: dict[str, Any] = {
     "dynatemp_range": 0.0, "dynatemp_exponent": 1.0, "mirostat": 0,
     "mirostat_tau": 5.0, "mirostat_eta": 0.1, "adaptive_target": -1.0, "adaptive_decay": 0.9,
     "logit_bias": None, "grammar": None, "grammar_root": "root",
+    "json_schema": None, "regex": None, "lark": None,
 }  # fmt: skip
 
-# What the one-pass sampler does by itself.
+# What the one-pass sampler does by itself, and what it can keep to besides.
 PLAIN = (TopK, TopP, MinP, Temperature, Draw)
+FORMS = (Grammar, JsonSchema, Regex, Lark)
 
 
 def from_keywords(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[Link]]:
@@ -104,8 +112,6 @@ def from_keywords(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[Link
     adaptive = make(AdaptiveP, "adaptive_target", "adaptive_decay")
     mode = choice("mirostat", values["mirostat"], {0: 0, 1: 1, 2: 2})
     mirostat = Mirostat(mode or 2, values["mirostat_tau"], values["mirostat_eta"])
-    grammar = Grammar("" if values["grammar"] is None else values["grammar"],
-                      values["grammar_root"])
     bias = LogitBias({} if values["logit_bias"] is None else values["logit_bias"])
     cuts: list[tuple[Link, bool]] = [
         (make(TopNSigma, "top_n_sigma"), values["top_n_sigma"] > 0),
@@ -119,7 +125,7 @@ def from_keywords(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[Link
     off = Penalties(penalty_last_n=values["penalty_last_n"])
     greedy = values["temperature"] == 0 and values["dynatemp_range"] == 0
     order: list[tuple[Link, bool]] = [
-        (grammar, values["grammar"] is not None),
+        *((form, True) for form in _forms(values)),
         (bias, bool(bias.pairs)),
         (penalties, penalties != off and values["penalty_last_n"] != 0),
         (dry, values["dry_multiplier"] > 0 and values["dry_penalty_last_n"] != 0),
@@ -133,10 +139,25 @@ def from_keywords(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[Link
     return values, [link for link, does in order if does]
 
 
+def _forms(values: Mapping[str, Any]) -> list[Link]:
+    """The form that was asked for, if any."""
+    Grammar("", values["grammar_root"])  # checks it, used or not
+    given = [name for name in ("grammar", "json_schema", "regex", "lark")
+             if values[name] is not None]
+    if len(given) > 1:
+        raise ArgumentError(f"give one of {' and '.join(given)}: an output has one form")
+    if not given:
+        return []
+    value = values[given[0]]
+    if given[0] == "grammar":
+        return [Grammar(value, values["grammar_root"])]
+    return [{"json_schema": JsonSchema, "regex": Regex, "lark": Lark}[given[0]](value)]
+
+
 def is_plain(values: Mapping[str, Any], links: list[Link]) -> bool:
-    """Whether the one-pass sampler does all that was asked for."""
+    """Whether the one-pass sampler does all that was asked for, a form perhaps left aside."""
     extra = values["min_keep"] != 0 or values["dynatemp_range"] != 0
-    return not extra and all(type(link) in PLAIN for link in links)
+    return not extra and all(type(link) in (*PLAIN, *FORMS) for link in links)
 
 
 def check_chain(links: Iterable[Link | SamplerCallable]) -> list[Link | SamplerCallable]:

@@ -238,6 +238,10 @@ cdef extern from "kollama.h" nogil:
     int32_t kollama_token_id(
         const kollama_tokenizer * tokenizer, const char * piece, size_t length)
 
+    kollama_status kollama_token_bytes(
+        const kollama_tokenizer * tokenizer, int32_t token, const char ** bytes, size_t * length,
+        bint * special)
+
     ctypedef struct kollama_text:
         const char * data
         size_t size
@@ -379,6 +383,17 @@ cdef extern from "kollama.h" nogil:
         kollama_sampler * sampler, const kollama_text * name, size_t index)
     void kollama_sampler_set_callback(
         kollama_sampler * sampler, kollama_callback callback, void * user)
+    ctypedef struct kollama_matcher_calls:
+        int (*bind)(void * user, size_t index, const kollama_model * model) noexcept nogil
+        int (*begin)(void * user, size_t index) noexcept nogil
+        int (*allows)(void * user, size_t index, int32_t token) noexcept nogil
+        int (*accept)(void * user, size_t index, int32_t token) noexcept nogil
+        int (*mask)(void * user, size_t index, uint32_t * bits, size_t n_words) noexcept nogil
+    kollama_status kollama_sampler_add_matcher(
+        kollama_sampler * sampler, const kollama_text * name, size_t index)
+    void kollama_sampler_set_matchers(
+        kollama_sampler * sampler, const kollama_matcher_calls * calls, void * user)
+    void kollama_sampler_choose_by_params(kollama_sampler * sampler)
     kollama_status kollama_sampler_sample(
         kollama_sampler * sampler, kollama_sequence * seq, int32_t * token)
 

@@ -4,6 +4,7 @@ cimport cython
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 from kollama._core.capi cimport *
+from kollama._core.matchers cimport know
 from kollama._core.memory cimport as_tokens
 from kollama._core.runtime cimport SLICE_MS, check, check_signals
 from kollama._core.sampler cimport Sampler
@@ -92,10 +93,11 @@ cdef class TokenStream:
             options.n_stops = n_stops
             handle = sequence.handle()
             count = view.shape[0]
+            know(sequence.context.model)
             with nogil:  # a sampler that is new to the model may look at all its tokens
                 status = kollama_generation_init(handle, sampler._handle, tokens, count, &options,
                                                  &self._handle)
-            check(status)
+            sampler.check_own(status)
         finally:
             free(texts)
             free(lengths)

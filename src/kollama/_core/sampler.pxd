@@ -1,4 +1,5 @@
 from kollama._core.capi cimport kollama_sampler, kollama_status
+from kollama._core.matchers cimport Matchers
 
 
 cdef class Sampler:
@@ -7,6 +8,7 @@ cdef class Sampler:
     cdef readonly object seed
     cdef dict _keywords
     cdef list _callables
+    cdef Matchers _matchers
     cdef object _error  # what one of them raised
 
     cdef int check_own(self, kollama_status status) except -1
@@ -15,3 +17,4 @@ cdef class Sampler:
     cdef int _add_dry(self, link) except -1
     cdef int _add_bias(self, link) except -1
     cdef int _add_grammar(self, link) except -1
+    cdef int _add_form(self, link) except -1

@@ -4,13 +4,14 @@ cimport cython
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 from kollama._core.capi cimport *
+from kollama._core.matchers cimport Matchers, know
 from kollama._core.memory cimport take_row
 from kollama._core.runtime cimport check
 from kollama._core.sequence cimport Sequence
 
 import numpy as np
 
-from kollama import params, samplers, sampling
+from kollama import params, samplers, sampling, structured
 
 _KINDS = {
     "penalties": KOLLAMA_LINK_PENALTIES,
@@ -34,10 +35,11 @@ _KINDS = {
 cdef class Sampler:
     """Chooses tokens from logits, by all samplers of llama.cpp.
 
-    Meaning, defaults and order are llama.cpp's: grammar, logit_bias, penalties, DRY, top_n_sigma,
-    top_k, typical_p, top_p, min_p, XTC, temperature, and a draw. `links` shows what was made of
-    the keywords; `Sampler.chain` takes links in an order of your own. With temperature, top_k,
-    top_p and min_p alone a token costs one pass over the logits.
+    Meaning, defaults and order are llama.cpp's: a form of the output, logit_bias, penalties, DRY,
+    top_n_sigma, top_k, typical_p, top_p, min_p, XTC, temperature, and a draw. `links` shows what
+    was made of the keywords; `Sampler.chain` takes links in an order of your own. With temperature,
+    top_k, top_p and min_p alone a token costs one pass over the logits, and where a form is asked
+    for as long as what they choose has it.
 
     One sampler serves one stream at a time. It follows the stream: penalties and DRY see all
     tokens of the sequence, the prompt's too; a grammar begins at the first token that it chooses
@@ -65,16 +67,23 @@ cdef class Sampler:
         adaptive_target, adaptive_decay: -1.0 (off), 0.9, see samplers.AdaptiveP.
         logit_bias: {id or text: number}, see samplers.LogitBias.
         grammar, grammar_root: GBNF text and the rule it begins with ("root"), see samplers.Grammar.
+        json_schema: mapping, JSON text or Pydantic model, True for any JSON, see
+            samplers.JsonSchema.
+        regex: what the whole output matches, see samplers.Regex.
+        lark: a grammar in llguidance's dialect of Lark, see samplers.Lark.
 
     Raises:
-        ArgumentError: a value out of range, a grammar that is malformed or begins with itself.
+        ArgumentError: a value out of range, two forms at once, a grammar that is malformed or
+            begins with itself, a schema that cannot be met.
         TypeError: a value of the wrong type, an unknown keyword.
+        KollamaError: json_schema, regex or lark, and llguidance is not installed.
     """
 
     def __cinit__(self, *, seed=None, **options):
         cdef kollama_sampler_params numbers
         self.seed = params.seed_of(seed)
         self._callables = []
+        self._matchers = Matchers()
         self._error = None
         self._keywords, links = sampling.from_keywords(options)
         numbers.temperature = self._keywords["temperature"]
@@ -86,7 +95,12 @@ cdef class Sampler:
         if self._handle == NULL:
             raise MemoryError()
         self.links = tuple(links)
-        if not sampling.is_plain(self._keywords, links):
+        if sampling.is_plain(self._keywords, links):
+            forms = [link for link in links if type(link) in sampling.FORMS]
+            if forms:
+                self._build(forms)
+                kollama_sampler_choose_by_params(self._handle)
+        else:
             self._build(links)
 
     def __dealloc__(self):
@@ -117,6 +131,7 @@ cdef class Sampler:
 
     cdef _build(self, links):
         kollama_sampler_set_callback(self._handle, _call_back, <void *> self)
+        self._matchers.attach(self._handle)
         for link in links:
             self._add(link)
 
@@ -137,6 +152,8 @@ cdef class Sampler:
             return self._add_bias(link)
         if link.kind == "grammar":
             return self._add_grammar(link)
+        if link.kind == "form":
+            return self._add_form(link)
         cdef size_t count = 0
         for number in link.numbers():
             numbers[count] = number
@@ -194,10 +211,22 @@ cdef class Sampler:
         name.size = len(root)
         return check(kollama_sampler_add_grammar(self._handle, &text, &name))
 
+    cdef int _add_form(self, link) except -1:
+        cdef bytes name = link.keyword.encode()
+        cdef kollama_text text
+        text.data = name
+        text.size = len(name)
+        check(kollama_sampler_add_matcher(self._handle, &text, len(self._matchers.items)))
+        self._matchers.items.append(structured.Matcher(link.keyword, link.form))
+        return 0
+
     cdef int check_own(self, kollama_status status) except -1:
         """As runtime.check, but what a callable raised is raised as it is."""
-        error, self._error = self._error, None
-        if status == KOLLAMA_ERROR_CALLBACK and error is not None:
+        if status != KOLLAMA_ERROR_CALLBACK:
+            return check(status)  # the engine may be ahead: a later token raised what is kept
+        error = self._error or self._matchers.error
+        self._error = self._matchers.error = None
+        if error is not None:
             raise error
         return check(status)
 
@@ -208,13 +237,15 @@ cdef class Sampler:
 
         Raises:
             StateError: the sequence has no logits.
-            ArgumentError: a logit is NaN, all are -inf, or a link left no token to choose from.
+            ArgumentError: a logit is NaN, all are -inf, a link left no token to choose from, or
+                what was appended is not of the form that was asked for.
             TokenError: logit_bias or the grammar names what this model has no token for.
             BusyError: the sampler or the sequence is in use.
         """
         cdef kollama_sequence * handle = sequence.handle()
         cdef int32_t token = -1
         cdef kollama_status status
+        know(sequence.context.model)
         with nogil:
             status = kollama_sampler_sample(self._handle, handle, &token)
         if status == KOLLAMA_ERROR_BUSY:
@@ -240,7 +271,10 @@ cdef class Sampler:
         other._handle = handle
         other._keywords = self._keywords
         other._callables = self._callables
+        other._matchers = self._matchers.clone()
         other.links = self.links
+        if other._matchers.items:
+            other._matchers.attach(handle)
         if self._callables:
             kollama_sampler_set_callback(handle, _call_back, <void *> other)
         return other

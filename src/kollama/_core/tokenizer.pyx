@@ -284,6 +284,21 @@ cdef class Tokenizer:
             raise TokenError(f"no token has the piece {piece!r}")
         return token
 
+    def _token_bytes(self):
+        """(bytes of every token, ids of those that are no text)."""
+        cdef const char * text = NULL
+        cdef size_t length = 0
+        cdef bint special = False
+        cdef int32_t token
+        cdef kollama_tokenizer * handle = self.handle()
+        cdef list tokens = [], specials = []
+        for token in range(self._info.n_tokens):
+            check(kollama_token_bytes(handle, token, &text, &length, &special))
+            tokens.append(text[:length])
+            if special:
+                specials.append(token)
+        return tokens, specials
+
     @property
     def bos(self):
         """Id of the beginning-of-sequence token, or None."""

@@ -47,6 +47,10 @@ def add_sampling_flags(parser: argparse.ArgumentParser, max_tokens: int) -> None
                        help="(default: %(default)s)")
     group.add_argument("--seed", type=int, metavar="N", help="default: random")
     group.add_argument("--grammar", metavar="FILE", help="generate only what this GBNF file allows")
+    group.add_argument("--json-schema", metavar="FILE|JSON", type=_json_schema,
+                       help="generate JSON of this schema, {} for any; needs kollama[structured]")
+    group.add_argument("--regex", help="generate only what this regular expression matches")
+    group.add_argument("--lark", metavar="FILE", help="generate only what this Lark file allows")
     group.add_argument("--logit-bias", action="append", metavar="TOKEN=BIAS", type=_bias,
                        help="add to the logit of a token id, or of a text's tokens; -inf forbids")
     more = parser.add_argument_group("more samplers", "as in kollama.samplers; off by default")
@@ -59,6 +63,17 @@ def add_sampling_flags(parser: argparse.ArgumentParser, max_tokens: int) -> None
 def _bias(text: str) -> tuple[int | str, float]:
     key, _, bias = text.rpartition("=")
     return (int(key) if key.isdecimal() else key), float(bias)
+
+
+def _json_schema(text: str) -> str:
+    """JSON as it is; anything else is the path of a file with it."""
+    if text.lstrip().startswith(("{", "true", "false")):
+        return text
+    try:
+        return Path(text).read_text("utf-8")
+    except (OSError, ValueError) as error:
+        reason = f"neither JSON nor a file that can be read: {error}"
+        raise argparse.ArgumentTypeError(reason) from None
 
 
 def _layers(text: str) -> int | str:
@@ -84,4 +99,8 @@ def generation_options(options: argparse.Namespace) -> dict[str, Any]:
         given["logit_bias"] = dict(options.logit_bias)
     if options.grammar is not None:
         given["grammar"] = Path(options.grammar).read_text("utf-8")
+    if options.lark is not None:
+        given["lark"] = Path(options.lark).read_text("utf-8")
+    given |= {name: value for name in ("json_schema", "regex")
+              if (value := getattr(options, name)) is not None}
     return given
