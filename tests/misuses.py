@@ -206,6 +206,10 @@ assert len(done.tokens) == 2"""),
     ("a callable that resizes", "ValueError", "chain(lambda tokens, logits: logits.resize(5))"),
     ("a callable without end", "RecursionError", "f = lambda tokens, logits: f(tokens, logits); chain(f)"),
     ("a callable that closes its model", "BusyError", "chain(lambda tokens, logits: model.close())"),
+    ("a callable that closes its sequence", "ClosedError", """
+seq = filled()
+assert 0 <= kollama.Sampler.chain([lambda tokens, logits: seq.close()]).sample(seq) < model.n_vocab
+seq.append([5])"""),
     ("a callable that appends", "BusyError", """
 from kollama._core.generation import TokenStream
 seq = filled()

@@ -164,16 +164,15 @@ kollama_status kollama_sampler_sample(kollama_sampler * sampler, kollama_sequenc
         sampler_hold hold(sampler, BUSY);
         const bool   needs_tokens = sampler->chain && sampler->chain->needs_tokens();
         const auto   pin          = seq->engine->pin_model();
-        kollama_row * row         = nullptr;
+        // Copied while no append can begin, which writes the row; into its array the caller may write at any time.
         seq->engine->with_idle(*seq->state, [&] {
-            row = seq->state->take_row();
+            kollama_row * row = seq->state->take_row();
+            sampler->copy     = row->logits;
+            kollama_row_release(row);
             if (needs_tokens) {
                 sampler->tokens = seq->state->tokens;
             }
         });
-        // Another thread may write the row meanwhile: into the array, or by an append.
-        sampler->copy = row->logits;
-        kollama_row_release(row);
         sampler->n_streams++;
         sampler->bind(*seq->engine->model());
         *token = sampler->sample(sampler->copy.data(), sampler->copy.size(), sampler->tokens, false).token;

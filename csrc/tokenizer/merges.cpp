@@ -57,6 +57,7 @@ std::vector<uint32_t> merge_table::number(const std::vector<merge_rule> & rules)
             results_.push_back(rules[n].result);
         }
     }
+    results_.push_back(NO_SYMBOL);
     return groups;
 }
 

@@ -58,9 +58,9 @@ class merge_table {
     }
 
     symbol   result(uint32_t rule) const { return results_[rule]; }
-    void     prefetch_result(uint32_t rule) const {
+    void     prefetch_result(uint32_t rule) const { // or NO_RULE
 #if defined(__GNUC__)
-        __builtin_prefetch(results_.data() + rule); // may lie beyond the end
+        __builtin_prefetch(&results_[std::min<size_t>(rule, results_.size() - 1)]);
 #endif
     }
     // Lower is merged first; equal where rules are of equal rank, of which the leftmost comes first.
@@ -90,7 +90,7 @@ class merge_table {
     zeroed_array<uint64_t>   slots_; // key << RULE_BITS | rule
     uint64_t              n_slots_ = 0;
     uint64_t              seed_    = 0xC2B2AE3D27D4EB4Fu;
-    std::vector<symbol>   results_;
+    std::vector<symbol>   results_; // and one that is of no rule
     std::vector<uint32_t> orders_;
     bool                  ties_ = false;
 };

@@ -5,6 +5,7 @@
 // gives the text back, offsets lie in the text and rise, one id at a time gives the same text as all
 // at once, and the long way (with offsets, without the cache) gives the same ids as the short one.
 
+#include "byte_source.h"
 #include "tokenizer/chars.h"
 #include "tokenizer/pipelines.h"
 #include "tokenizer/tokenizer.h"

@@ -91,12 +91,13 @@ cdef class TokenStream:
             options.stops = texts
             options.stop_lengths = lengths
             options.n_stops = n_stops
-            handle = sequence.handle()
             count = view.shape[0]
             know(sequence.context.model)
+            handle = sequence.hold()
             with nogil:  # a sampler that is new to the model may look at all its tokens
                 status = kollama_generation_init(handle, sampler._handle, tokens, count, &options,
                                                  &self._handle)
+            sequence.release()
             sampler.check_own(status)
         finally:
             free(texts)

@@ -1,5 +1,7 @@
+from libc.stdint cimport int32_t
 from kollama._core.capi cimport kollama_sampler, kollama_status
 from kollama._core.matchers cimport Matchers
+from kollama._core.sequence cimport Sequence
 
 
 cdef class Sampler:
@@ -12,6 +14,7 @@ cdef class Sampler:
     cdef object _error  # what one of them raised
 
     cdef int check_own(self, kollama_status status) except -1
+    cdef kollama_status _sample(self, Sequence sequence, int32_t * token) except *
     cdef _build(self, links)
     cdef int _add(self, link) except -1
     cdef int _add_dry(self, link) except -1

@@ -242,19 +242,22 @@ cdef class Sampler:
             TokenError: logit_bias or the grammar names what this model has no token for.
             BusyError: the sampler or the sequence is in use.
         """
-        cdef kollama_sequence * handle = sequence.handle()
         cdef int32_t token = -1
-        cdef kollama_status status
         know(sequence.context.model)
-        with nogil:
-            status = kollama_sampler_sample(self._handle, handle, &token)
+        cdef kollama_status status = self._sample(sequence, &token)
         if status == KOLLAMA_ERROR_BUSY:
             with sequence.context.turn:
-                handle = sequence.handle()
-                with nogil:
-                    status = kollama_sampler_sample(self._handle, handle, &token)
+                status = self._sample(sequence, &token)
         self.check_own(status)
         return token
+
+    cdef kollama_status _sample(self, Sequence sequence, int32_t * token) except *:
+        cdef kollama_sequence * handle = sequence.hold()
+        cdef kollama_status status
+        with nogil:
+            status = kollama_sampler_sample(self._handle, handle, token)
+        sequence.release()
+        return status
 
     def clone(self):
         """A sampler in the same state: for a fork of the sequence that this one follows.

@@ -4,8 +4,12 @@ from kollama._core.context cimport Context
 
 cdef class Sequence:
     cdef kollama_sequence * _handle
+    cdef kollama_sequence * _closed
+    cdef int _n_holds
     cdef readonly Context context
     cdef object __weakref__
 
     cdef kollama_sequence * handle(self) except NULL
+    cdef kollama_sequence * hold(self) except NULL
+    cdef int release(self) except -1
     cdef kollama_row * row(self) except NULL

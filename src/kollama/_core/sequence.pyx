@@ -27,6 +27,8 @@ cdef class Sequence:
 
     def __cinit__(self, Context context not None):
         self._handle = NULL
+        self._closed = NULL
+        self._n_holds = 0
         self.context = context
         check(kollama_sequence_init(context.handle(), &self._handle))
 
@@ -40,6 +42,22 @@ cdef class Sequence:
             raise ClosedError("the sequence is closed")
         self.context.handle()
         return self._handle
+
+    cdef kollama_sequence * hold(self) except NULL:
+        """The handle, for a call that runs without Python's lock: a close waits for release."""
+        cdef kollama_sequence * handle = self.handle()
+        self._n_holds += 1
+        return handle
+
+    cdef int release(self) except -1:
+        cdef kollama_sequence * handle = NULL
+        self._n_holds -= 1
+        if self._n_holds == 0:
+            handle = self._closed
+            self._closed = NULL
+        with nogil:
+            kollama_sequence_free(handle)
+        return 0
 
     cdef kollama_row * row(self) except NULL:
         """The row of the last token's logits, retained: release it."""
@@ -209,9 +227,10 @@ cdef class Sequence:
         cdef kollama_job * job = NULL
         cdef kollama_status status
         with self.context.turn:
-            handle = self.handle()
+            handle = self.hold()
             with nogil:  # the checksum of much memory takes a while
                 status = kollama_sequence_load(handle, data, size, &job)
+            self.release()
             check(status)
             finish(job)
 
@@ -241,6 +260,9 @@ cdef class Sequence:
         """Frees the slot and its memory. Idempotent; collection does the same."""
         cdef kollama_sequence * handle = self._handle
         self._handle = NULL
+        if self._n_holds:  # another thread's call frees it
+            self._closed = handle
+            return
         with nogil:
             kollama_sequence_free(handle)
 
