@@ -472,7 +472,13 @@ void engine::set_idle(sequence & seq) {
 using namespace kollama;
 
 kollama_status kollama_context_init(kollama_model * model, const kollama_context_params * params, kollama_context ** out) {
-    return guarded([&] { *out = new kollama_context{ engine::create(model, *params) }; });
+    return guarded([&] {
+        const at_work here;
+        if (!here) {
+            throw failure(KOLLAMA_ERROR_CLOSED, "the interpreter is at its end");
+        }
+        *out = new kollama_context{ engine::create(model, *params) };
+    });
 }
 
 void kollama_context_free(kollama_context * ctx) {
