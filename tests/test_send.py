@@ -51,7 +51,7 @@ def test_every_token_is_replaced(llm: kollama.LLM) -> None:
             # Another batch rounds otherwise, and two tokens can be as likely as each other.
             best = llm.complete(PROMPT + sent[:i], max_tokens=1, logprobs=3, **GREEDY).top_logprobs
             assert best is not None
-            near = {id: logprob for id, logprob in best[0] if logprob > best[0][0][1] - 0.01}
+            near = {other_id: logprob for other_id, logprob in best[0] if logprob > best[0][0][1] - 0.01}
             assert token.logprob == pytest.approx(near[token.id], abs=0.01)
             token = gen.send(other)
         result = gen.result
