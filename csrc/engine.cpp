@@ -50,7 +50,11 @@ ggml_type kv_type(const char * name, const char * argument) {
 
 std::shared_ptr<engine> engine::create(kollama_model * model, const kollama_context_params & params) {
     check_not_forked();
-    std::shared_ptr<engine> self(new engine(model, params));
+    if (params.n_seq_max > llama_max_parallel_sequences()) {
+        throw failure(KOLLAMA_ERROR_ARGUMENT, format("n_seq_max is %u; llama.cpp holds at most %zu sequences in a context",
+                                                     params.n_seq_max, llama_max_parallel_sequences()));
+    }
+    std::shared_ptr<engine> self(new engine(model, params)); // with room for so many
     self->open(params);
     std::lock_guard<std::mutex> lock(open_engines().mutex); // stop_all sees the thread, or nothing
     self->thread_ = std::thread(&engine::run, self.get());
@@ -77,10 +81,6 @@ engine::~engine() {
 void engine::open(const kollama_context_params & params) {
     if (model_->vocab_only) {
         throw failure(KOLLAMA_ERROR_STATE, "the model was loaded with vocab_only: it has no weights to compute with");
-    }
-    if (params.n_seq_max > llama_max_parallel_sequences()) {
-        throw failure(KOLLAMA_ERROR_ARGUMENT, format("n_seq_max is %u; llama.cpp holds at most %zu sequences in a context",
-                                                     params.n_seq_max, llama_max_parallel_sequences()));
     }
     llama_context_params p = llama_context_default_params();
     p.n_ctx           = params.n_ctx;
@@ -472,7 +472,13 @@ void engine::set_idle(sequence & seq) {
 using namespace kollama;
 
 kollama_status kollama_context_init(kollama_model * model, const kollama_context_params * params, kollama_context ** out) {
-    return guarded([&] { *out = new kollama_context{ engine::create(model, *params) }; });
+    return guarded([&] {
+        const at_work here;
+        if (!here) {
+            throw failure(KOLLAMA_ERROR_CLOSED, "the interpreter is at its end");
+        }
+        *out = new kollama_context{ engine::create(model, *params) };
+    });
 }
 
 void kollama_context_free(kollama_context * ctx) {

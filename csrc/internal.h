@@ -63,6 +63,23 @@ class quiet_when {
     quiet_when & operator=(const quiet_when &) = delete;
 };
 
+// A call that must not go on while the process's static objects are destroyed: the runtime's shutdown
+// waits for it. Once that has begun it is false for the thread that ends the process, and others stay in it.
+class at_work {
+  public:
+    at_work();
+    ~at_work();
+    at_work(const at_work &)             = delete;
+    at_work & operator=(const at_work &) = delete;
+
+    explicit operator bool() const { return may_; }
+
+  private:
+    bool may_;
+};
+
+bool is_shutting_down();
+
 // Runs f, which may throw, and turns what it throws into a status.
 template <class F> kollama_status guarded(F && f) noexcept {
     try {

@@ -64,7 +64,7 @@ struct progress_state {
 
 bool on_progress(float done, void * user) {
     auto * state   = static_cast<progress_state *>(user);
-    state->stopped = !state->params->progress(done, state->params->progress_user);
+    state->stopped = is_shutting_down() || !state->params->progress(done, state->params->progress_user);
     return !state->stopped;
 }
 
@@ -156,7 +156,7 @@ void load(const char * const * paths, size_t n_paths, const kollama_model_params
     lparams.n_gpu_layers        = params.n_gpu_layers;
     lparams.load_mode           = mode;
     lparams.vocab_only          = params.vocab_only;
-    lparams.progress_callback           = params.progress ? on_progress : [](float, void *) { return true; };
+    lparams.progress_callback           = params.progress ? on_progress : [](float, void *) { return !is_shutting_down(); };
     lparams.progress_callback_user_data = &state;
 
     // While llama.cpp reads the weights and a vocabulary of its own; after it, where no thread is to be had.
@@ -222,7 +222,13 @@ using namespace kollama;
 
 kollama_status kollama_model_load(const char * const * paths, size_t n_paths, const kollama_model_params * params,
                                   kollama_model ** out) {
-    return guarded([&] { load_named(paths, n_paths, *params, out); });
+    return guarded([&] {
+        const at_work here;
+        if (!here) {
+            throw failure(KOLLAMA_ERROR_CLOSED, "the interpreter is at its end");
+        }
+        load_named(paths, n_paths, *params, out);
+    });
 }
 
 kollama_status kollama_model_free(kollama_model * model) {
@@ -244,8 +250,10 @@ kollama_status kollama_model_free(kollama_model * model) {
         return KOLLAMA_OK; // closed for the caller; what was said when the assertion failed
     }
     return guarded([&] {
-        llama_model_free(model->handle);
-        delete model;
+        if (const at_work here; here) { // else it goes with the process
+            llama_model_free(model->handle);
+            delete model;
+        }
     });
 }
 

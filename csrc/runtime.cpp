@@ -3,9 +3,12 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <chrono>
+#include <condition_variable>
 #include <cstring>
 #include <deque>
 #include <mutex>
+#include <thread>
 
 #ifdef _WIN32
 #    define WIN32_LEAN_AND_MEAN
@@ -203,7 +206,54 @@ void load_cpu(const char * const * paths, size_t n_paths) {
 std::mutex init_mutex;
 bool       initialised = false;
 
+// Never destroyed: threads may still look at it when static objects are gone.
+struct workers {
+    std::mutex              mutex;
+    std::condition_variable fewer;
+    int                     n = 0;
+    std::atomic<bool>       ending{ false };
+    std::thread::id         last; // the thread that ends the process
+};
+
+workers & all_workers() {
+    static workers * instance = new workers;
+    return *instance;
+}
+
+// What is left at the end are daemon threads. They stay here until the process is gone, as CPython keeps those that
+// want its lock: an error that they went on with would only be printed.
+void park_at_end(std::unique_lock<std::mutex> & lock) {
+    workers & all = all_workers();
+    while (all.ending && all.last != std::this_thread::get_id()) {
+        lock.unlock();
+        std::this_thread::sleep_for(std::chrono::hours(1));
+        lock.lock();
+    }
+}
+
+constexpr auto LONGEST_CALL = std::chrono::seconds(10); // that the process's end waits for
+
 } // namespace
+
+at_work::at_work() {
+    workers &                    all = all_workers();
+    std::unique_lock<std::mutex> lock(all.mutex);
+    may_ = !all.ending;
+    all.n += may_;
+    park_at_end(lock);
+}
+
+at_work::~at_work() {
+    workers &                    all = all_workers();
+    std::unique_lock<std::mutex> lock(all.mutex);
+    all.n -= may_;
+    all.fewer.notify_all();
+    park_at_end(lock);
+}
+
+bool is_shutting_down() {
+    return all_workers().ending;
+}
 
 } // namespace kollama
 
@@ -235,6 +285,13 @@ kollama_status kollama_runtime_init(const char * const * cpu_paths, size_t n_cpu
 }
 
 void kollama_runtime_shutdown(void) {
+    {
+        workers &                    all = all_workers();
+        std::unique_lock<std::mutex> lock(all.mutex);
+        all.ending = true;
+        all.last   = std::this_thread::get_id();
+        all.fewer.wait_for(lock, LONGEST_CALL, [&] { return all.n == 0; });
+    }
     engine::stop_all();
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -14,10 +15,14 @@ TIMEOUT_S = 120
 
 
 def run(code: str, *arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(code), *map(str, arguments)],
-        capture_output=True, text=True, timeout=TIMEOUT_S, check=False, **options,  # type: ignore[call-overload]
-    )
+    command = [sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(code), *map(str, arguments)]
+    for attempts_left in (2, 1, 0):
+        try:
+            return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, **options)  # type: ignore[call-overload, no-any-return]
+        except OSError as error:  # nothing has run: on some virtual machines one exec in hundreds fails so
+            if error.errno != errno.EFAULT or not attempts_left:
+                raise
+    raise AssertionError
 
 
 def silent(done: subprocess.CompletedProcess[str]) -> bool:
