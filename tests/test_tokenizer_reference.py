@@ -109,8 +109,10 @@ class Both:
             self._check_offsets(offsets.tolist(), expected.offsets, text)
 
     def check_decode(self, ids: Sequence[int]) -> None:
-        # A special token that its normaliser changes: tokenizers does not know it for one when it decodes.
-        hidden = any(i in self._special_ids and self.own.piece(i) != self.reference.id_to_token(i) for i in ids)
+        # tokenizers tells special tokens by their normalised text when it decodes: it does not know one that its
+        # normaliser changes, and takes a plain token for one whose normalised text is a special token's own.
+        special = {self.own.piece(i) for i in self._special_ids}
+        hidden = any((i in self._special_ids) != (self.reference.id_to_token(i) in special) for i in ids)
         for skip in (True, False):
             text = self.own.decode(ids, skip_special=skip)
             decoder = self.own.decoder(skip_special=skip)
