@@ -296,6 +296,16 @@ def with_added(folder: Path, *tokens: tj.Json, **parts: Any) -> Both:
     return Both(data, folder / "few.json")
 
 
+def test_a_plain_token_that_normalises_to_a_special_one(folder: Path) -> None:
+    both = with_added(folder, tj.added(276, tj.MARK, special=True), tj.added(284, " ", normalized=True, special=False),
+                      tj.added(285, "<a>", special=False), normalizer=tj.replace(" ", tj.MARK), pre_tokenizer=None)
+    ids = both.encoding(" <a> ", parse_special=True).ids
+    assert ids == [284, 285, 284]
+    both.check_decode(ids)
+    assert both.own.decode(ids, skip_special=True) == "<a> "
+    assert both.reference.decode(ids, skip_special_tokens=True) == "<a>"  # without the tokens that it was not asked to skip
+
+
 def test_a_normalized_added_token_decodes_as_it_was_found(folder: Path) -> None:
     both = with_added(folder, tj.added(284, "<a>", normalized=True, special=False))
     ids = both.own.encode("가 <a> 나", parse_special=True)
