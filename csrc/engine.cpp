@@ -121,9 +121,15 @@ void engine::open(const kollama_context_params & params) {
     open_threadpool(params.n_threads);
 }
 
+// How long a thread spins for the next graph before it sleeps: each counts for 131,072 looks, some 3 ms,
+// which is longer than what lies between two tokens. ggml's own 50 keep a core busy for a sixth of a
+// second after every answer, at the cost of whatever else the program does.
+constexpr uint32_t POLL = 1;
+
 // Without a pool of its own a context starts and ends n_threads threads for every graph.
 void engine::open_threadpool(int32_t n_threads) {
     ggml_threadpool_params params = ggml_threadpool_params_default(n_threads);
+    params.poll = POLL;
     threadpool_ = cpu_function<decltype(ggml_threadpool_new)>("ggml_threadpool_new")(&params);
     if (!threadpool_) {
         throw failure(KOLLAMA_ERROR_MEMORY, format("%d compute threads cannot be started", n_threads));
@@ -199,7 +205,7 @@ void engine::on_failed_assertion(const char * message) {
     if (!e) {
         return;
     }
-    if (crew::is_worker() || (in_backend() && (e->crew_.size() > 1 || ggml_backend_dev_count() > 1))) {
+    if (crew::is_worker() || (in_backend() && (e->crew_.size() > 1 || has_other_devices()))) {
         if (e->abandon(message)) {
             e->crew_.end();
         }

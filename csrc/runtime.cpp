@@ -1,5 +1,6 @@
 #include "internal.h"
 #include "engine.h"
+#include "products/accelerator.h"
 
 #include <algorithm>
 #include <cstdlib>
@@ -272,6 +273,9 @@ kollama_status kollama_runtime_init(const char * const * cpu_paths, size_t n_cpu
     return guarded([&] {
         llama_log_set(on_log, nullptr);
         ggml_set_abort_callback(on_ggml_abort);
+        if (ggml_backend_reg_t products = product_backend()) { // before a BLAS, which would take its products
+            ggml_backend_register(products);
+        }
         for (size_t i = 0; i < n_other_paths; i++) {
             if (!ggml_backend_load(other_paths[i])) {
                 std::string line = format("backend %s cannot be loaded and is left out\n", other_paths[i]);
