@@ -119,6 +119,8 @@ void engine::open(const kollama_context_params & params) {
     cache_kind_ = std::string("K ") + params.type_k + ", V " + params.type_v +
                   (llama_model_n_swa(model_->handle) > 0 ? params.swa_full ? ", full" : ", window" : "");
     open_threadpool(params.n_threads);
+    pace_       = std::make_unique<pace>(params.n_threads);
+    may_repeat_ = !llama_model_is_recurrent(model_->handle) && !llama_model_is_hybrid(model_->handle);
 }
 
 // How long a thread spins for the next graph before it sleeps: each counts for 131,072 looks, some 3 ms,
@@ -356,7 +358,8 @@ bool engine::abort_requested(void * self) {
     if (e->abandoned_.load(std::memory_order_relaxed)) {
         crew::park(); // rather than spin in the barrier
     }
-    return e->abort_.load(std::memory_order_relaxed) && !e->shielded_.load(std::memory_order_relaxed);
+    return (e->abort_.load(std::memory_order_relaxed) && !e->shielded_.load(std::memory_order_relaxed)) ||
+           (e->pace_ && e->pace_->gives_up());
 }
 
 // ---- callers -------------------------------------------------------------------------------------

@@ -51,13 +51,20 @@ std::string guard::errors() const {
 }
 
 static thread_local const std::atomic<bool> * cancelled_here = nullptr;
+static thread_local const std::atomic<bool> * given_up_here  = nullptr;
 
-quiet_when::quiet_when(const std::atomic<bool> & cancelled) {
+quiet_when::quiet_when(const std::atomic<bool> & cancelled, const std::atomic<bool> & given_up) {
     cancelled_here = &cancelled;
+    given_up_here  = &given_up;
 }
 
 quiet_when::~quiet_when() {
-    cancelled_here = nullptr;
+    cancelled_here = given_up_here = nullptr;
+}
+
+static bool is_quiet() {
+    const auto is_set = [](const std::atomic<bool> * flag) { return flag && flag->load(std::memory_order_relaxed); };
+    return is_set(cancelled_here) || is_set(given_up_here);
 }
 
 log_capture::log_capture() : outer_(capture) {
@@ -129,7 +136,7 @@ void collect_error(const char * text) {
 // No lock but the ring's own, and never the GIL: ggml logs from its worker threads too.
 void on_log(ggml_log_level ggml_level, const char * text, void *) {
     log_ring & r = ring();
-    if (cancelled_here && ggml_level != GGML_LOG_LEVEL_CONT && cancelled_here->load(std::memory_order_relaxed)) {
+    if (ggml_level != GGML_LOG_LEVEL_CONT && is_quiet()) {
         ggml_level = GGML_LOG_LEVEL_DEBUG;
     }
     if (ggml_level == GGML_LOG_LEVEL_ERROR) {
