@@ -123,10 +123,15 @@ void engine::open(const kollama_context_params & params) {
     may_repeat_ = !llama_model_is_recurrent(model_->handle) && !llama_model_is_hybrid(model_->handle);
 }
 
-// How long a thread spins for the next graph before it sleeps: each counts for 131,072 looks, some 3 ms,
-// which is longer than what lies between two tokens. ggml's own 50 keep a core busy for a sixth of a
-// second after every answer, at the cost of whatever else the program does.
+// How long a thread spins for the next graph before it sleeps: each counts for 131,072 looks, some 3 ms
+// where there is an instruction to pause with, and a thirtieth of it elsewhere. Longer than what lies
+// between two tokens; ggml's own 50 keep a core busy for a sixth of a second after every answer, at the
+// cost of whatever else the program does.
+#if defined(__x86_64__)
 constexpr uint32_t POLL = 1;
+#else
+constexpr uint32_t POLL = 30;
+#endif
 
 // Without a pool of its own a context starts and ends n_threads threads for every graph.
 void engine::open_threadpool(int32_t n_threads) {

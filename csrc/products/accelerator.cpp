@@ -7,6 +7,7 @@
 #include "ggml-backend-impl.h"
 #include "ggml-cpu.h"
 
+#include <algorithm>
 #include <cstring>
 #include <deque>
 #include <new>
@@ -48,7 +49,7 @@ void on_multiply(ggml_tensor *, int ith, int, void * of) {
 
 // ---- one graph -----------------------------------------------------------------------------------
 
-// Lays out what the products need, each in turn with what is left of the one before.
+// Memory for the products, which use it one after another: as much as the largest needs.
 bool reserve(instance & self) {
     size_t tiles = 0, panels = 0;
     for (const product & p : self.products) {
@@ -98,7 +99,7 @@ ggml_status graph_compute(ggml_backend_t backend, ggml_cgraph * graph) {
     self.products.clear();
     for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
         const ggml_tensor * node = ggml_graph_node(graph, i);
-        if (node->op == GGML_OP_MUL_MAT) { // the others are views, which need no work
+        if (node->op == GGML_OP_MUL_MAT && (node->flags & GGML_TENSOR_FLAG_COMPUTE)) { // the others are views
             self.products.emplace_back(self.kernels, node, self.n_threads);
         }
     }
@@ -125,14 +126,22 @@ void set_n_threads(ggml_backend_t backend, int n_threads) {
     cpu_function<decltype(ggml_backend_cpu_set_n_threads)>("ggml_backend_set_n_threads")(self.cpu.get(), n_threads);
 }
 
+void set_abort_callback(ggml_backend_t backend, ggml_abort_callback callback, void * user) {
+    auto & self = *static_cast<instance *>(backend->context);
+    cpu_function<decltype(ggml_backend_cpu_set_abort_callback)>("ggml_backend_set_abort_callback")(self.cpu.get(), callback, user);
+}
+
 ggml_backend_t device_init(ggml_backend_dev_t device, const char *) {
     auto self = std::unique_ptr<instance>(new instance{ *static_cast<const product_kernels *>(device->context) });
     self->cpu.reset(ggml_backend_dev_init(cpu_device(), nullptr));
-    ggml_backend_i interface = {};
-    interface.get_name       = backend_name;
-    interface.free           = backend_free;
-    interface.graph_compute  = graph_compute;
-    auto * backend = new ggml_backend{ guid(), interface, device, self.get() };
+    if (!self->cpu) {
+        return nullptr;
+    }
+    ggml_backend_i functions = {};
+    functions.get_name       = backend_name;
+    functions.free           = backend_free;
+    functions.graph_compute  = graph_compute;
+    auto * backend = new ggml_backend{ guid(), functions, device, self.get() };
     self.release();
     set_n_threads(backend, GGML_DEFAULT_N_THREADS);
     return backend;
@@ -200,7 +209,9 @@ ggml_backend_dev_t reg_device(ggml_backend_reg_t reg, size_t) {
 }
 
 void * reg_function(ggml_backend_reg_t, const char * name) {
-    return std::strcmp(name, "ggml_backend_set_n_threads") == 0 ? reinterpret_cast<void *>(set_n_threads) : nullptr;
+    return std::strcmp(name, "ggml_backend_set_n_threads") == 0     ? reinterpret_cast<void *>(set_n_threads)
+           : std::strcmp(name, "ggml_backend_set_abort_callback") == 0 ? reinterpret_cast<void *>(set_abort_callback)
+                                                                       : nullptr;
 }
 
 ggml_backend_reg_t make_reg() {

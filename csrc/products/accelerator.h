@@ -1,5 +1,5 @@
-// A backend of ggml's kind "accelerator" for the matrix products that its CPU backend is slow at: the
-// prompts of types it has no tiled kernel for. It computes in the memory and on the threads of the CPU.
+// A backend of ggml's kind "accelerator" for matrix products that its CPU backend takes longer for: prompts
+// of Q4_1, Q5_0, Q5_1 and Q8_0. It computes in the memory and on the threads of the CPU.
 
 #pragma once
 

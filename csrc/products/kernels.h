@@ -1,6 +1,6 @@
 // Matrix products of quantized weights: the inner loops, compiled once for each instruction set.
 //
-// A panel holds PANEL_ROWS rows of weights side by side, unpacked to bytes: of each block of 32, first
+// A panel holds panel_rows rows of weights side by side, unpacked to bytes: of each block of 32, first
 // bytes 0 to 3 of every row, then bytes 4 to 7, and so on. A tile holds COLUMNS columns of activations,
 // as 8-bit numbers, likewise. Then one instruction takes four bytes of one column to all rows at once,
 // no sum over the lanes of a register is ever needed, and unpacking is paid once for all columns.
@@ -18,7 +18,7 @@ constexpr size_t COLUMNS = 8;  // of a tile
 enum product_type { PRODUCT_Q4_1, PRODUCT_Q5_0, PRODUCT_Q5_1, PRODUCT_Q8_0, N_PRODUCT_TYPES };
 
 // Whether a block has a minimum beside its scale.
-constexpr bool has_minimum(product_type type) {
+static constexpr bool has_minimum(product_type type) {
     return type == PRODUCT_Q4_1 || type == PRODUCT_Q5_1;
 }
 

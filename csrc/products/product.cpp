@@ -43,7 +43,8 @@ bool product::takes(const product_kernels & kernels, const ggml_tensor * op) {
     const ggml_tensor * activations = op->src[1];
     const int           type        = type_of(weights->type);
     return op->op == GGML_OP_MUL_MAT && type != N_PRODUCT_TYPES && kernels.of[type].multiply && activations->type == GGML_TYPE_F32 &&
-           op->type == GGML_TYPE_F32 && weights->ne[2] == 1 && weights->ne[3] == 1 &&
+           op->type == GGML_TYPE_F32 && weights->op == GGML_OP_NONE && !weights->view_src && // no view of the K/V memory
+           weights->ne[2] == 1 && weights->ne[3] == 1 &&
            weights->nb[0] == ggml_type_size(weights->type) && ggml_is_contiguous(activations) && ggml_is_contiguous(op) &&
            ggml_nrows(activations) >= least_columns(type);
 }

@@ -47,6 +47,9 @@ class utf8_text {
             return { text.data, text.size };
         }
         const size_t n_units = text.size / 2;
+        if (n_units > INT32_MAX) { // of which tokenizer::encode would complain only when all the memory was had
+            throw failure(KOLLAMA_ERROR_ARGUMENT, format("a text of %zu characters is too long for one call", n_units));
+        }
         if (room_ < utf8_room(n_units)) {
             bytes_.reset(); // before there are two of them
             bytes_.reset(new char[utf8_room(n_units)]);
