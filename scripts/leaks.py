@@ -1,7 +1,7 @@
-"""Leaks of kollama's own among those that LeakSanitizer reported: `python scripts/leaks.py FOLDER`.
+"""Leaks of kollama's own among those that LeakSanitizer reported: `python scripts/leaks.py REPORT`.
 
-An interpreter that ends leaves much behind, so what counts is who allocated: a block is ours where a
-library of kollama's stands in the stack before any frame of the interpreter that called it.
+An interpreter that ends leaves much behind, so what counts is who allocated: a block is ours where
+a library of kollama stands in the stack before any frame of the interpreter that called it.
 """
 
 from __future__ import annotations
@@ -40,21 +40,18 @@ def is_ours(frames: list[str]) -> bool:
 
 
 def main() -> int:
-    folder = Path(sys.argv[1])
-    reports = sorted(folder.glob("*"))
+    report = Path(sys.argv[1])
+    text = report.read_text("utf-8", "replace") if report.exists() else ""
     seen: Counter[str] = Counter()
-    example: dict[str, str] = {}
     n_blocks = 0
-    for report in reports:
-        for first, frames in blocks(report.read_text("utf-8", "replace")):
-            n_blocks += 1
-            if is_ours(frames):
-                key = "\n    ".join(re.sub(r"\+0x[0-9a-f]+|\(BuildId.*", "", frame) for frame in frames[:8])
-                seen[key] += 1
-                example.setdefault(key, f"{report.name}: {first}")
-    for key, count in seen.most_common():
-        print(f"{count} times, as in {example[key]}\n    {key}")
-    print(f"{len(reports)} reports, {n_blocks} blocks left behind, {sum(seen.values())} of them kollama's")
+    for first, frames in blocks(text):
+        n_blocks += 1
+        if is_ours(frames):
+            stack = (re.sub(r"\+0x[0-9a-f]+|\(BuildId.*", "", frame) for frame in frames[:8])
+            seen["\n    ".join([first, *stack])] += 1
+    for stack, count in seen.most_common():
+        print(f"{count} times: {stack}")
+    print(f"{n_blocks} blocks left behind, {sum(seen.values())} of them kollama's")
     return 1 if seen else 0
 
 
