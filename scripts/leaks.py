@@ -47,8 +47,8 @@ def main() -> int:
     for first, frames in blocks(text):
         n_blocks += 1
         if is_ours(frames):
-            stack = (re.sub(r"\+0x[0-9a-f]+|\(BuildId.*", "", frame) for frame in frames[:8])
-            seen["\n    ".join([first, *stack])] += 1
+            short = (re.sub(r"\+0x[0-9a-f]+|\(BuildId.*", "", frame) for frame in frames[:8])
+            seen["\n    ".join([first, *short])] += 1
     for stack, count in seen.most_common():
         print(f"{count} times: {stack}")
     print(f"{n_blocks} blocks left behind, {sum(seen.values())} of them kollama's")
