@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     _Path = str | bytes | PathLike[str] | PathLike[bytes]
-    Prompt = str | bytes | Sequence[int] | NDArray[np.integer]
-    Stop = str | bytes | Iterable[str | bytes] | None
+    _Prompt = str | bytes | Sequence[int] | NDArray[np.integer]
+    _Stop = str | bytes | Iterable[str | bytes] | None
     _Adapter = Lora | _Path
     _Lora = _Adapter | Iterable[_Adapter | tuple[_Adapter, float]] | None
 
@@ -131,10 +131,10 @@ class BlockingLLM:
 
     def generate(
         self,
-        prompt: Prompt,
+        prompt: _Prompt,
         *,
         max_tokens: int | None = 256,
-        stop: Stop = None,
+        stop: _Stop = None,
         ignore_eos: bool = False,
         sampler: Sampler | None = None,
         logprobs: int | None = None,
@@ -169,23 +169,23 @@ class BlockingLLM:
     @overload
     def complete(
         self, prompt: str | bytes | list[int] | NDArray[np.integer], *,
-        max_tokens: int | None = 256, stop: Stop = None, ignore_eos: bool = False,
+        max_tokens: int | None = 256, stop: _Stop = None, ignore_eos: bool = False,
         sampler: Sampler | None = None, logprobs: int | None = None,
         timeout: float | None = None, **sampling: Unpack[Sampling],
     ) -> Completion: ...
     @overload
     def complete(
         self, prompt: list[str] | list[bytes] | list[list[int]] | list[NDArray[np.integer]], *,
-        max_tokens: int | None = 256, stop: Stop = None, ignore_eos: bool = False,
+        max_tokens: int | None = 256, stop: _Stop = None, ignore_eos: bool = False,
         sampler: Sampler | None = None, logprobs: int | None = None,
         timeout: float | None = None, **sampling: Unpack[Sampling],
     ) -> list[Completion]: ...
     def complete(
         self,
-        prompt: Prompt | list[Any],
+        prompt: _Prompt | list[Any],
         *,
         max_tokens: int | None = 256,
-        stop: Stop = None,
+        stop: _Stop = None,
         ignore_eos: bool = False,
         sampler: Sampler | None = None,
         logprobs: int | None = None,
@@ -213,7 +213,7 @@ class BlockingLLM:
         *,
         format: FormatLike | None = None,  # noqa: A002 - the name people expect
         max_tokens: int | None = 256,
-        stop: Stop = None,
+        stop: _Stop = None,
         ignore_eos: bool = False,
         sampler: Sampler | None = None,
         logprobs: int | None = None,
@@ -245,7 +245,7 @@ class BlockingLLM:
         return self._generation(prompt, max_tokens, stops, ignore_eos, sampler, logprobs,
                                 timeout, sampling)
 
-    def embed(self, texts: Prompt | Sequence[Prompt], *, normalize: bool = True,
+    def embed(self, texts: _Prompt | Sequence[_Prompt], *, normalize: bool = True,
               timeout: float | None = None) -> NDArray[np.float32]:
         """Embeddings: the mean of the model's last hidden states over each text.
 
@@ -334,7 +334,7 @@ class BlockingLLM:
         self,
         prompt: NDArray[np.int32],
         max_tokens: int | None,
-        stop: Stop,
+        stop: _Stop,
         ignore_eos: bool,
         sampler: Sampler | None,
         logprobs: int | None,
@@ -369,7 +369,7 @@ class BlockingLLM:
             n_keep=n_keep,
         )
 
-    def _requests(self, prompts: list[Prompt], *, sampler: Sampler | None = None,
+    def _requests(self, prompts: list[_Prompt], *, sampler: Sampler | None = None,
                   **options: Any) -> list[Generation]:
         if sampler is not None:
             raise ArgumentError("a sampler serves one stream at a time: pass its keywords instead")
@@ -393,7 +393,7 @@ class BlockingLLM:
                 generation.close()
         return done
 
-    def _prompt_ids(self, prompt: Prompt) -> NDArray[np.int32]:
+    def _prompt_ids(self, prompt: _Prompt) -> NDArray[np.int32]:
         tokenizer = self.tokenizer
         if isinstance(prompt, (str, bytes)):
             ids = tokenizer.encode(prompt, add_bos=tokenizer.add_bos)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ._core.sampler import Sampler
     from .aio import AsyncGeneration
-    from .blocking import Prompt, Stop
+    from .blocking import _Prompt, _Stop
     from .generate import Generation
     from .watcher import Watcher
 
@@ -70,18 +70,18 @@ class LLM(BlockingLLM):
     @overload
     async def acomplete(
         self, prompt: str | bytes | list[int] | NDArray[np.integer], *,
-        max_tokens: int | None = 256, stop: Stop = None, ignore_eos: bool = False,
+        max_tokens: int | None = 256, stop: _Stop = None, ignore_eos: bool = False,
         sampler: Sampler | None = None, logprobs: int | None = None,
         timeout: float | None = None, **sampling: Unpack[Sampling],
     ) -> Completion: ...
     @overload
     async def acomplete(
         self, prompt: list[str] | list[bytes] | list[list[int]] | list[NDArray[np.integer]], *,
-        max_tokens: int | None = 256, stop: Stop = None, ignore_eos: bool = False,
+        max_tokens: int | None = 256, stop: _Stop = None, ignore_eos: bool = False,
         sampler: Sampler | None = None, logprobs: int | None = None,
         timeout: float | None = None, **sampling: Unpack[Sampling],
     ) -> list[Completion]: ...
-    async def acomplete(self, prompt: Prompt | list[Any], *, timeout: float | None = None,
+    async def acomplete(self, prompt: _Prompt | list[Any], *, timeout: float | None = None,
                         **options: Any) -> Completion | list[Completion]:
         """`complete` for asyncio, with its arguments and errors.
 
@@ -95,7 +95,7 @@ class LLM(BlockingLLM):
                                           deadline, self.n_parallel)
         return await aio.complete(self._watch(), lambda: self.generate(prompt, **options), deadline)
 
-    async def aembed(self, texts: Prompt | Sequence[Prompt], *, normalize: bool = True,
+    async def aembed(self, texts: _Prompt | Sequence[_Prompt], *, normalize: bool = True,
                      timeout: float | None = None) -> NDArray[np.float32]:
         """`embed` for asyncio. Calls are served one after another."""
         from . import aio
