@@ -1,6 +1,7 @@
 #include "backend.h"
 
 #include "internal.h"
+#include "products/accelerator.h"
 
 #ifndef _WIN32
 #    include <dlfcn.h>
@@ -25,6 +26,10 @@ void * cpu_function_address(const char * name) {
     return function;
 }
 
+bool has_other_devices() {
+    return ggml_backend_dev_count() > (product_backend() ? 2u : 1u);
+}
+
 #ifdef _WIN32
 
 bool in_backend() {
@@ -41,6 +46,9 @@ static bool is_of_a_backend(const void * address) {
         return false;
     }
     for (size_t i = 0; i < ggml_backend_reg_count(); i++) {
+        if (ggml_backend_reg_get(i) == product_backend()) {
+            continue; // this very library: what it computes, it computes in the CPU's
+        }
         if (dladdr(ggml_backend_reg_get(i), &reg) && reg.dli_fbase == code.dli_fbase) {
             return true;
         }

@@ -15,6 +15,9 @@ template <class F> F * cpu_function(const char * name) {
     return reinterpret_cast<F *>(cpu_function_address(name));
 }
 
+// Whether there are others than the CPU, and what computes on it for us.
+bool has_other_devices();
+
 // Whether a frame of the calling thread's stack lies in a backend's library. Where that cannot be
 // told: true.
 bool in_backend();

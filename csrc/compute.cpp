@@ -33,9 +33,20 @@ int32_t engine::compute(const llama_batch & batch) {
     if (reserves_) {
         lock.lock();
     }
-    const int32_t code = llama_decode(ctx_, batch);
-    reserves_          = false;
-    return code;
+    const auto n_rows = static_cast<size_t>(batch.n_tokens);
+    quiet_when quiet(abort_, pace_->given_up());
+    for (;;) {
+        llama_set_n_threads(ctx_, pace_->threads(), pace_->threads());
+        pace_->begin_step(n_rows, may_repeat_);
+        const int32_t code = llama_decode(ctx_, batch);
+        reserves_          = false;
+        if (code == 2 && pace_->given_up() && !(abort_ && !shielded_)) {
+            pace_->end_given_up(); // llama.cpp has taken the batch out of its memory again
+            continue;
+        }
+        pace_->end_step();
+        return code;
+    }
 }
 
 void engine::decode(std::vector<batch_item> & items) {
@@ -52,7 +63,6 @@ void engine::decode(std::vector<batch_item> & items) {
         item.seq->tokens.reserve(item.seq->tokens.size() + item.n_tokens); // no failure once it is read
     }
     guard         g;
-    quiet_when    quiet(abort_);
     const int32_t code = compute(batch);
     if (code != 0) {
         fail_decode(code, items, g.errors());

@@ -15,6 +15,8 @@ namespace {
 thread_local engine * employer_of_this = nullptr;
 thread_local bool     this_is_a_worker = false;
 
+thread_local ggml_threadpool * pool_of_this = nullptr;
+
 // By then every other thread of the graph has come to the barrier: a node takes far less. One that was
 // stopped before it could hold a lock of the allocator.
 constexpr std::chrono::seconds GRACE{2};
@@ -37,8 +39,13 @@ bool crew::is_worker() {
     return this_is_a_worker;
 }
 
+ggml_threadpool * crew::pool() {
+    return pool_of_this;
+}
+
 void crew::join(engine & e) {
     employer_of_this = &e;
+    pool_of_this     = pool_;
     members_[0]      = this_thread_id();
 }
 
@@ -54,6 +61,7 @@ void crew::on_roll_call(ggml_tensor *, int ith, int, void * self) {
 // A graph of one operation that calls each thread of the pool: there is no other way to run code there.
 void crew::enlist(ggml_threadpool * pool, int32_t n_threads, engine & e) {
     employer_ = &e;
+    pool_     = pool;
     members_.assign(n_threads, 0);
     if (n_threads == 1) {
         return;

@@ -27,6 +27,9 @@ class crew {
 
     static bool is_worker(); // of a pool: not the engine's own thread
 
+    // That which the calling thread was enlisted with, or null.
+    static ggml_threadpool * pool();
+
     // Stops all, the calling thread among them: in a while, when the others have come to the barrier.
     [[noreturn]] void end();
 
@@ -39,6 +42,7 @@ class crew {
     static void on_roll_call(ggml_tensor * dst, int ith, int nth, void * self);
 
     engine *              employer_ = nullptr;
+    ggml_threadpool *     pool_     = nullptr;
     std::vector<uint64_t> members_; // by index in the pool; the first is the engine's thread
 };
 

@@ -66,7 +66,6 @@ void engine::embed_piece(const embed_request & request, size_t first, size_t beg
     batch.seq_id      = seq_id_ptrs_.data();
     batch.logits      = outputs_.data();
     guard         g;
-    quiet_when    quiet(abort_);
     const int32_t code = compute(batch);
     if (code != 0) {
         llama_memory_clear(llama_get_memory(ctx_), false);

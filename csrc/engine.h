@@ -10,6 +10,7 @@
 #include "adapters.h"
 #include "crew.h"
 #include "model.h"
+#include "pace.h"
 #include "row.h"
 #include "shared_cells.h"
 
@@ -230,6 +231,8 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     shared_cells                             shared_; // engine thread only
     std::vector<scaled_lora>                 loras_;  // likewise: those in use
     std::atomic<uint64_t>                    lora_key_{0}, control_key_{0};
+    std::unique_ptr<pace>                    pace_;   // likewise
+    bool                                     may_repeat_ = false; // a batch that was given up leaves no trace in the memory
     bool                                     reserves_ = true; // engine thread only: the next graph is laid out anew
 
     // Engine thread only, kept between batches.

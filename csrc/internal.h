@@ -53,11 +53,11 @@ class log_capture {
     std::string * outer_;
 };
 
-// While one lives on a thread and *cancelled is set, llama.cpp's complaints there about a graph that
+// While one lives on a thread and one of the two is set, llama.cpp's complaints there about a graph that
 // was aborted are no errors to be logged: they were asked for.
 class quiet_when {
   public:
-    explicit quiet_when(const std::atomic<bool> & cancelled);
+    quiet_when(const std::atomic<bool> & cancelled, const std::atomic<bool> & given_up);
     ~quiet_when();
     quiet_when(const quiet_when &)             = delete;
     quiet_when & operator=(const quiet_when &) = delete;

@@ -324,19 +324,25 @@ typedef struct kollama_encode_params {
     bool parse_special; // special tokens in the text are read as tokens
 } kollama_encode_params;
 
+typedef enum kollama_text_encoding {
+    KOLLAMA_BYTES, // UTF-8; what tokens decode to need not be valid
+    KOLLAMA_UTF16, // in the byte order of the machine; in decoding, bytes that are not valid UTF-8 are U+FFFD
+} kollama_text_encoding;
+
+typedef struct kollama_encoded_text {
+    const char *          data; // need not be aligned
+    size_t                size; // bytes
+    kollama_text_encoding encoding;
+} kollama_encoded_text;
+
 // tokens, and where offsets is not NULL two character offsets for each: free with kollama_free.
 KOLLAMA_API kollama_status kollama_encode(
-    const kollama_tokenizer * tokenizer, const kollama_text * text, const kollama_encode_params * params,
+    const kollama_tokenizer * tokenizer, const kollama_encoded_text * text, const kollama_encode_params * params,
     int32_t ** tokens, size_t * n_tokens, int32_t ** offsets);
 // The tokens of all texts one after another; ends[i]: where those of text i end.
 KOLLAMA_API kollama_status kollama_encode_batch(
-    const kollama_tokenizer * tokenizer, const kollama_text * texts, size_t n_texts,
+    const kollama_tokenizer * tokenizer, const kollama_encoded_text * texts, size_t n_texts,
     const kollama_encode_params * params, int32_t n_threads, int32_t ** tokens, size_t * ends);
-
-typedef enum kollama_text_encoding {
-    KOLLAMA_BYTES, // as the tokens have them, be they UTF-8 or not
-    KOLLAMA_UTF16, // in the byte order of the machine; bytes that are not valid UTF-8 are U+FFFD
-} kollama_text_encoding;
 
 // text lies in memory, which is freed with kollama_free.
 KOLLAMA_API kollama_status kollama_decode(

@@ -1,5 +1,6 @@
 #include "internal.h"
 #include "engine.h"
+#include "products/accelerator.h"
 
 #include <algorithm>
 #include <cstdlib>
@@ -50,13 +51,20 @@ std::string guard::errors() const {
 }
 
 static thread_local const std::atomic<bool> * cancelled_here = nullptr;
+static thread_local const std::atomic<bool> * given_up_here  = nullptr;
 
-quiet_when::quiet_when(const std::atomic<bool> & cancelled) {
+quiet_when::quiet_when(const std::atomic<bool> & cancelled, const std::atomic<bool> & given_up) {
     cancelled_here = &cancelled;
+    given_up_here  = &given_up;
 }
 
 quiet_when::~quiet_when() {
-    cancelled_here = nullptr;
+    cancelled_here = given_up_here = nullptr;
+}
+
+static bool is_quiet() {
+    const auto is_set = [](const std::atomic<bool> * flag) { return flag && flag->load(std::memory_order_relaxed); };
+    return is_set(cancelled_here) || is_set(given_up_here);
 }
 
 log_capture::log_capture() : outer_(capture) {
@@ -128,7 +136,7 @@ void collect_error(const char * text) {
 // No lock but the ring's own, and never the GIL: ggml logs from its worker threads too.
 void on_log(ggml_log_level ggml_level, const char * text, void *) {
     log_ring & r = ring();
-    if (cancelled_here && ggml_level != GGML_LOG_LEVEL_CONT && cancelled_here->load(std::memory_order_relaxed)) {
+    if (ggml_level != GGML_LOG_LEVEL_CONT && is_quiet()) {
         ggml_level = GGML_LOG_LEVEL_DEBUG;
     }
     if (ggml_level == GGML_LOG_LEVEL_ERROR) {
@@ -272,6 +280,9 @@ kollama_status kollama_runtime_init(const char * const * cpu_paths, size_t n_cpu
     return guarded([&] {
         llama_log_set(on_log, nullptr);
         ggml_set_abort_callback(on_ggml_abort);
+        if (ggml_backend_reg_t products = product_backend()) { // before a BLAS, which would take its products
+            ggml_backend_register(products);
+        }
         for (size_t i = 0; i < n_other_paths; i++) {
             if (!ggml_backend_load(other_paths[i])) {
                 std::string line = format("backend %s cannot be loaded and is left out\n", other_paths[i]);

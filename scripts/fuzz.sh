@@ -25,7 +25,7 @@ if [ "$target" = tokenizer ]; then
     max_len=4096
     sources+=(csrc/utf8.cpp csrc/legacy/vocabulary.cpp)
     for name in chars cuts decode json json_file known_pieces llama_kinds merges pieces pipelines read_json read_legacy specials tokenizer \
-        unit_cache units vocabulary; do
+        unit_cache units utf16 vocabulary; do
         sources+=("csrc/tokenizer/$name.cpp")
     done
 else

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -104,6 +105,25 @@ def test_devices() -> None:
     assert b"threads by default" in kollama_command("devices").stdout
 
 
+def test_bench(tiny_path: Path, tmp_path: Path) -> None:
+    flags = ["--prompt", "5", "40", "--generate", "4", "--repeats", "2", "--n-threads", "1"]
+    done = kollama_command("bench", tiny_path, "--json", *flags)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [(speed["work"], speed["tokens"]) for speed in found["speeds"]] == [
+        ("prompt", 5), ("prompt", 40), ("generation", 4)]
+    assert all(0 < speed["least"] <= speed["median"] <= speed["most"] for speed in found["speeds"])
+    assert (found["threads"], found["format"]) == (1, "gguf")
+    lines = kollama_command("bench", tiny_path, *flags).stdout.decode().splitlines()
+    assert ["tokens/s" in line for line in lines] == [False, True, True, True, False]
+    plotted = kollama_command("bench", tiny_path, *flags, "--plot", tmp_path / "speed.svg")
+    if importlib.util.find_spec("matplotlib"):
+        assert (tmp_path / "speed.svg").read_bytes().startswith(b"<?xml")
+    else:
+        assert plotted.returncode == 1
+        assert b"matplotlib" in plotted.stderr
+
+
 def test_chat(tiny_path: Path) -> None:
     flags = options(["--max-tokens", "5", "--seed", "1"])
     done = kollama_command("chat", tiny_path, *flags, "--system", "짧게", stdin="안녕\n\n또 안녕\n".encode())
@@ -125,6 +145,8 @@ def test_chat(tiny_path: Path) -> None:
         (["run", "MODEL", "a", "--n-gpu-layers", "5"], "kollama[cuda]"),
         (["run", "MODEL", "안" * 300, "--n-ctx", "64"], "n_ctx is 64"),
         (["inspect", "/"], "is a directory"),
+        (["bench", "MODEL", "--prompt", "1"], "--prompt is 1"),
+        (["bench", "MODEL", "--repeats", "0"], "--repeats is 0"),
         (["tokenize", "/dev/null", "a"], "is not a regular file"),
     ],
 )

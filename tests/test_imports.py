@@ -22,6 +22,7 @@ LAYERS = (
     ("adapters", "control_vectors", "generate", "chat", "chat_format", "chat_builtin", "chat_registry", "context_shift", "embed", "rerank",
      "slots",
      "inspection", "demo", "convert", "imatrix", "quantization", "aio", "watcher"),
+    ("blocking",),
     ("llm",),
     ("",),
     ("cli", "compat"),

@@ -6,7 +6,7 @@ import gc
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -459,7 +459,17 @@ def test_fifty_schemas() -> None:
         kollama.Sampler(json_schema=entry["schema"])
 
 
+@pytest.fixture
+def deep() -> Iterator[None]:
+    """The judge needs ten frames for each level of what a small model nests a thousand deep."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(30_000)
+    yield
+    sys.setrecursionlimit(limit)
+
+
 @pytest.mark.model
+@pytest.mark.usefixtures("deep")
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_a_real_model_keeps_to_every_schema(smollm2: kollama.Model, temperature: float) -> None:
     checker = jsonschema.Draft202012Validator.FORMAT_CHECKER

@@ -288,6 +288,38 @@ def test_any_bytes(tok: Tokenizer, data: bytes) -> None:
     assert tok.encode(data).tolist() == tok.encode(text).tolist()
 
 
+CHARACTERS = [st.characters(max_codepoint=0x7F), st.characters(max_codepoint=0xFF),
+              st.characters(min_codepoint=0xAC00, max_codepoint=0xD7A3),
+              st.characters(max_codepoint=0xFFFF, exclude_categories=["Cs"]),
+              st.characters(min_codepoint=0x10000), st.sampled_from(" \x7f\x80\u07ff\u0800\uffff\U00010000")]
+
+
+@quick
+@given(st.lists(st.one_of([st.text(some, min_size=1, max_size=20) for some in CHARACTERS]), min_size=1, max_size=8),
+       st.integers(4000, 4200))
+def test_a_long_str_is_its_utf8(tok: Tokenizer, parts: list[str], length: int) -> None:
+    # from 4,096 characters on it comes as UTF-16, whatever it is in memory
+    part = "".join(parts)
+    text = (part * (length // len(part) + 1))[:length]
+    ids = tok.encode(text.encode()).tolist()
+    assert tok.encode(text).tolist() == ids
+    assert [batch.tolist() for batch in tok.encode_batch([text, text[1:], text], threads=1)] == [
+        ids, tok.encode(text[1:].encode()).tolist(), ids]
+    again, offsets = tok.encode_with_offsets(text)
+    assert again.tolist() == ids
+    assert offsets.tolist() == tok.encode_with_offsets(text.encode())[1].tolist()
+
+
+def test_lone_surrogate_in_a_long_str(tok: Tokenizer) -> None:
+    for text in ("가" * 5000 + "\ud800", "\udc00" + "é" * 5000, "👍" * 5000 + "\udfff" + "👍" * 5000):
+        at = next(i for i, char in enumerate(text) if "\ud800" <= char <= "\udfff")
+        for call in (tok.encode, tok.encode_with_offsets):
+            with pytest.raises(kollama.TokenError, match=f"lone surrogate at character {at}"):
+                call(text)
+        with pytest.raises(kollama.TokenError, match="text 1: .*lone surrogate"):
+            tok.encode_batch(["가", text])
+
+
 def test_wrong_arguments(tok: Tokenizer) -> None:
     for options in ({"normalize": "NFD"}, {"normalize": True}):
         with pytest.raises((kollama.ArgumentError, TypeError)):

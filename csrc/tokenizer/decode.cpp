@@ -1,29 +1,13 @@
 #include "tokenizer/decode.h"
 
 #include "tokenizer/chars.h"
+#include "tokenizer/utf16.h"
 
 #include <algorithm>
 #include <cstring>
 
 namespace kollama {
 namespace {
-
-// bytes as UTF-16 at out, which has room for one unit a byte; the units written. Whole characters only.
-size_t to_utf16(std::string_view bytes, char16_t * out) {
-    const char16_t * start = out;
-    const char *     end   = bytes.data() + bytes.size();
-    for (const char * p = bytes.data(); p < end;) {
-        uint32_t cp = 0;
-        p += decode_utf8(p, end, &cp);
-        if (cp >= 0x10000) {
-            *out++ = static_cast<char16_t>(0xD800 + ((cp - 0x10000) >> 10));
-            *out++ = static_cast<char16_t>(0xDC00 + (cp & 0x3FF));
-        } else {
-            *out++ = static_cast<char16_t>(cp);
-        }
-    }
-    return static_cast<size_t>(out - start);
-}
 
 // Growing memory for the result.
 template <class T> struct growing {
@@ -68,9 +52,9 @@ void text_table::add(std::string_view bytes, bool exists) {
     record   r{};
     char16_t units[16];
     r.n = exists ? record::BY_BYTES : record::ABSENT;
-    if (exists && bytes.size() <= std::size(units) && valid_utf8(bytes) == bytes.size()) {
-        const size_t n = to_utf16(bytes, units);
-        if (n <= std::size(r.units)) {
+    if (exists && bytes.size() <= std::size(units)) {
+        const size_t n = utf8_to_utf16(bytes, units);
+        if (n <= std::size(r.units)) { // and not NOT_UNICODE
             std::copy(units, units + n, r.units);
             r.n = static_cast<uint16_t>(n);
         }
@@ -98,7 +82,7 @@ text_buffer decode_utf16(const vocabulary & vocab, const text_table & table, con
     bool              first = strips_first(rules);
     out.room(n_tokens * 4 + 16);
     auto append_text = [&] {
-        out.size += to_utf16(text, out.room(text.size()));
+        out.size += utf8_to_utf16(text, out.room(text.size()));
         text.clear();
     };
     for (size_t i = 0; i < n_tokens; i++) {

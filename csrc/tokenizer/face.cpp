@@ -2,6 +2,7 @@
 
 #include "tokenizer/chars.h"
 #include "tokenizer/handle.h"
+#include "tokenizer/utf16.h"
 #include "utf8.h"
 
 #include <algorithm>
@@ -38,9 +39,39 @@ std::vector<int32_t> character_offsets(std::string_view text, const std::vector<
     return out;
 }
 
-void encode(const tokenizer & t, std::string_view text, const kollama_encode_params & params, int32_t ** tokens,
+// A text as the tokenizer takes it: as it is, or in memory that is kept for the next.
+class utf8_text {
+  public:
+    std::string_view of(const kollama_encoded_text & text) {
+        if (text.encoding != KOLLAMA_UTF16) {
+            return { text.data, text.size };
+        }
+        const size_t n_units = text.size / 2;
+        if (n_units > INT32_MAX) { // of which tokenizer::encode would complain only when all the memory was had
+            throw failure(KOLLAMA_ERROR_ARGUMENT, format("a text of %zu characters is too long for one call", n_units));
+        }
+        if (room_ < utf8_room(n_units)) {
+            bytes_.reset(); // before there are two of them
+            bytes_.reset(new char[utf8_room(n_units)]);
+            room_ = utf8_room(n_units);
+        }
+        const size_t size = utf16_to_utf8(text.data, n_units, bytes_.get());
+        if (size == NOT_UNICODE) {
+            throw failure(KOLLAMA_ERROR_TOKEN, "the text has a lone surrogate");
+        }
+        return { bytes_.get(), size };
+    }
+
+  private:
+    std::unique_ptr<char[]> bytes_;
+    size_t                  room_ = 0;
+};
+
+void encode(const tokenizer & t, const kollama_encoded_text & given, const kollama_encode_params & params, int32_t ** tokens,
             size_t * n_tokens, int32_t ** offsets) {
-    token_buffer out(offsets != nullptr);
+    utf8_text              memory;
+    const std::string_view text = memory.of(given);
+    token_buffer           out(offsets != nullptr);
     out.reserve(text.size() / 4 + 16);
     t.encode(text, params.add_bos, params.parse_special, out);
     if (offsets) {
@@ -59,7 +90,7 @@ struct run {
     token_buffer tokens;
 };
 
-void encode_batch(const tokenizer & t, const kollama_text * texts, size_t n_texts, const kollama_encode_params & params,
+void encode_batch(const tokenizer & t, const kollama_encoded_text * texts, size_t n_texts, const kollama_encode_params & params,
                   int32_t n_threads, int32_t ** tokens, size_t * ends) {
     std::vector<std::unique_ptr<run>> runs;
     for (size_t i = 0, bytes = RUN_BYTES; i < n_texts; i++) {
@@ -76,12 +107,13 @@ void encode_batch(const tokenizer & t, const kollama_text * texts, size_t n_text
     kollama_status      status = KOLLAMA_OK;
     std::string         reason;
     auto work = [&] {
-        size_t i = 0;
+        utf8_text memory;
+        size_t    i = 0;
         const kollama_status how = guarded([&] {
             for (size_t r; (r = next++) < runs.size();) {
                 run & part = *runs[r];
                 for (i = part.first; i < part.last; i++) {
-                    t.encode({ texts[i].data, texts[i].size }, params.add_bos, params.parse_special, part.tokens);
+                    t.encode(memory.of(texts[i]), params.add_bos, params.parse_special, part.tokens);
                     ends[i] = part.tokens.size();
                 }
             }
@@ -144,12 +176,12 @@ void kollama_tokenizer_free(kollama_tokenizer * tokenizer) {
     delete tokenizer;
 }
 
-kollama_status kollama_encode(const kollama_tokenizer * tokenizer, const kollama_text * text, const kollama_encode_params * params,
-                              int32_t ** tokens, size_t * n_tokens, int32_t ** offsets) {
-    return guarded([&] { encode(*tokenizer->tokenizer, { text->data, text->size }, *params, tokens, n_tokens, offsets); });
+kollama_status kollama_encode(const kollama_tokenizer * tokenizer, const kollama_encoded_text * text,
+                              const kollama_encode_params * params, int32_t ** tokens, size_t * n_tokens, int32_t ** offsets) {
+    return guarded([&] { encode(*tokenizer->tokenizer, *text, *params, tokens, n_tokens, offsets); });
 }
 
-kollama_status kollama_encode_batch(const kollama_tokenizer * tokenizer, const kollama_text * texts, size_t n_texts,
+kollama_status kollama_encode_batch(const kollama_tokenizer * tokenizer, const kollama_encoded_text * texts, size_t n_texts,
                                     const kollama_encode_params * params, int32_t n_threads, int32_t ** tokens, size_t * ends) {
     return guarded([&] { encode_batch(*tokenizer->tokenizer, texts, n_texts, *params, n_threads, tokens, ends); });
 }

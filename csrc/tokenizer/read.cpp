@@ -65,7 +65,11 @@ std::shared_ptr<tokenizer> read(const std::string & path, const vocabulary * mod
 
 std::shared_ptr<tokenizer> read_tokenizer(const std::string & path, const vocabulary * model) {
     try {
-        return read(path, model);
+        auto out = read(path, model);
+        if (out->native) { // or the first decoding would wait for it; those of llama.cpp's kinds take long to ask for
+            out->texts();
+        }
+        return out;
     } catch (const failure & e) {
         throw failure(e.status, path + ": " + e.what());
     }

@@ -9,6 +9,7 @@
 #include "tokenizer/chars.h"
 #include "tokenizer/pipelines.h"
 #include "tokenizer/tokenizer.h"
+#include "tokenizer/utf16.h"
 
 #include <cstring>
 
@@ -154,9 +155,32 @@ std::string text_one_by_one(const tokenizer & t, const std::vector<int32_t> & id
     return t.text.start == text_rules::strip::one_space && !out.empty() && out[0] == ' ' ? out.substr(1) : out;
 }
 
+// Any bytes as UTF-16, and back where they are.
+void convert(std::string_view units) {
+    const size_t      n_units = units.size() / 2;
+    std::vector<char> bytes(utf8_room(n_units));
+    const size_t      size = utf16_to_utf8(units.data(), n_units, bytes.data());
+    if (size == NOT_UNICODE) {
+        return;
+    }
+    const std::string_view text(bytes.data(), size);
+    CHECK(valid_utf8(text) == size);
+    std::vector<char16_t> back(size);
+    CHECK(utf8_to_utf16(text, back.data()) == n_units && (n_units == 0 || std::memcmp(back.data(), units.data(), n_units * 2) == 0));
+}
+
 void encode(const tokenizer & t, std::string_view text, bool parse_special) {
-    token_buffer plain, located(true);
-    const bool   valid = valid_utf8(text) == text.size();
+    token_buffer          plain, located(true);
+    const bool            valid = valid_utf8(text) == text.size();
+    std::vector<char16_t> units(text.size());
+    const size_t          n_units = utf8_to_utf16(text, units.data());
+    CHECK(valid == (n_units != NOT_UNICODE));
+    if (valid) {
+        std::vector<char> bytes(utf8_room(n_units));
+        const size_t      size = utf16_to_utf8(reinterpret_cast<const char *>(units.data()), n_units, bytes.data());
+        CHECK(std::string_view(bytes.data(), size) == text);
+    }
+    convert(text);
     try {
         t.encode(text, false, parse_special, plain);
         CHECK(valid);

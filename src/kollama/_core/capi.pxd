@@ -249,17 +249,21 @@ cdef extern from "kollama.h" nogil:
     ctypedef struct kollama_encode_params:
         bint add_bos
         bint parse_special
-    kollama_status kollama_encode(
-        const kollama_tokenizer * tokenizer, const kollama_text * text,
-        const kollama_encode_params * params, int32_t ** tokens, size_t * n_tokens,
-        int32_t ** offsets)
-    kollama_status kollama_encode_batch(
-        const kollama_tokenizer * tokenizer, const kollama_text * texts, size_t n_texts,
-        const kollama_encode_params * params, int32_t n_threads, int32_t ** tokens, size_t * ends)
-
     ctypedef enum kollama_text_encoding:
         KOLLAMA_BYTES
         KOLLAMA_UTF16
+    ctypedef struct kollama_encoded_text:
+        const char * data
+        size_t size
+        kollama_text_encoding encoding
+    kollama_status kollama_encode(
+        const kollama_tokenizer * tokenizer, const kollama_encoded_text * text,
+        const kollama_encode_params * params, int32_t ** tokens, size_t * n_tokens,
+        int32_t ** offsets)
+    kollama_status kollama_encode_batch(
+        const kollama_tokenizer * tokenizer, const kollama_encoded_text * texts, size_t n_texts,
+        const kollama_encode_params * params, int32_t n_threads, int32_t ** tokens, size_t * ends)
+
     kollama_status kollama_decode(
         const kollama_tokenizer * tokenizer, const int32_t * tokens, size_t n_tokens,
         bint skip_special, kollama_text_encoding encoding, char ** memory, const char ** text,

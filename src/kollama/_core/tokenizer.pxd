@@ -10,7 +10,7 @@ cdef class Tokenizer:
     cdef object __weakref__
 
     cdef kollama_tokenizer * handle(self) except NULL
-    cdef int _run(self, object owner, kollama_text * text, kollama_encode_params * params,
+    cdef int _run(self, object owner, kollama_encoded_text * text, kollama_encode_params * params,
                   int32_t ** tokens, size_t * count, int32_t ** offsets) except -1
     cdef _pin(self)
     cdef _unpin(self)

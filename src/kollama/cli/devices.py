@@ -23,8 +23,10 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps([asdict(device) for device in found], ensure_ascii=False))
         return 0
     for device in found:
-        free, total = device.memory_free / 2**30, device.memory_total / 2**30
-        print(f"{device.name}\t{device.type}\t{device.description}\t"
-              f"{free:.1f} of {total:.1f} GiB free")
+        words = [device.name, device.type, device.description]
+        if device.memory_total:  # what computes on the CPU has none of its own
+            free, total = device.memory_free / 2**30, device.memory_total / 2**30
+            words.append(f"{free:.1f} of {total:.1f} GiB free")
+        print("\t".join(words))
     print(f"llama.cpp {llama_version()}, {default_threads()} threads by default")
     return 0

@@ -1,0 +1,112 @@
+#include "products/product.h"
+
+#include <algorithm>
+
+namespace kollama {
+namespace {
+
+constexpr size_t CACHE_LINE = 64;
+constexpr size_t NEAR_CACHE = 512 * 1024; // of a core, that unpacked weights may take
+
+int type_of(ggml_type type) {
+    switch (type) {
+        case GGML_TYPE_Q4_1: return PRODUCT_Q4_1;
+        case GGML_TYPE_Q5_0: return PRODUCT_Q5_0;
+        case GGML_TYPE_Q5_1: return PRODUCT_Q5_1;
+        case GGML_TYPE_Q8_0: return PRODUCT_Q8_0;
+        default:             return N_PRODUCT_TYPES;
+    }
+}
+
+// With fewer, unpacking and two more handovers between backends cost more than what they save: see
+// benchmarks/RESULTS.md. For Q5_0 ggml has a tiled kernel too.
+int64_t least_columns(int type) {
+    return type == PRODUCT_Q5_0 ? 16 : 4;
+}
+
+} // namespace
+
+bool scratch::reserve(size_t size) {
+    if (size <= size_) {
+        return true;
+    }
+    std::free(memory_);
+    memory_ = std::malloc(size + CACHE_LINE);
+    size_   = memory_ ? size : 0;
+    const size_t at = reinterpret_cast<uintptr_t>(memory_) % CACHE_LINE;
+    data_   = static_cast<char *>(memory_) + (at ? CACHE_LINE - at : 0);
+    return memory_ != nullptr;
+}
+
+bool product::takes(const product_kernels & kernels, const ggml_tensor * op) {
+    const ggml_tensor * weights     = op->src[0];
+    const ggml_tensor * activations = op->src[1];
+    const int           type        = type_of(weights->type);
+    return op->op == GGML_OP_MUL_MAT && type != N_PRODUCT_TYPES && kernels.of[type].multiply && activations->type == GGML_TYPE_F32 &&
+           op->type == GGML_TYPE_F32 && weights->op == GGML_OP_NONE && !weights->view_src && // no view of the K/V memory
+           weights->ne[2] == 1 && weights->ne[3] == 1 &&
+           weights->nb[0] == ggml_type_size(weights->type) && ggml_is_contiguous(activations) && ggml_is_contiguous(op) &&
+           ggml_nrows(activations) >= least_columns(type);
+}
+
+product::product(const product_kernels & kernels, const ggml_tensor * op, int n_threads) :
+    kernels_(&kernels),
+    op_(op),
+    type_(static_cast<product_type>(type_of(op->src[0]->type))),
+    n_rows_(static_cast<size_t>(op->src[0]->ne[1])),
+    n_columns_(static_cast<size_t>(ggml_nrows(op->src[1]))),
+    n_blocks_(static_cast<size_t>(op->src[0]->ne[0]) / BLOCK),
+    n_tiles_((n_columns_ + COLUMNS - 1) / COLUMNS),
+    n_threads_(static_cast<size_t>(n_threads)),
+    n_panels_((n_rows_ + kernels.panel_rows - 1) / kernels.panel_rows) {
+    // Few enough for the cache, and for the threads to end at about the same time.
+    const size_t fit = std::max<size_t>(1, NEAR_CACHE / panel_bytes());
+    panels_in_chunk_ = std::max<size_t>(1, std::min(fit, n_panels_ / (n_threads_ * 4)));
+}
+
+bool product::same_activations(const product & other) const {
+    return op_->src[1] == other.op_->src[1] && has_minimum(type_) == has_minimum(other.type_);
+}
+
+void product::use(char * tiles, char * panels) {
+    tiles_  = tiles;
+    panels_ = panels;
+}
+
+void product::quantise(size_t i, size_t n) const {
+    const auto * x       = static_cast<const float *>(op_->src[1]->data);
+    const size_t length  = n_blocks_ * BLOCK;
+    auto *       out     = reinterpret_cast<activation_block *>(tiles_);
+    const bool   minimum = has_minimum(type_);
+    for (size_t tile = i; tile < n_tiles_; tile += n) {
+        const size_t first = tile * COLUMNS;
+        kernels_->quantise(x + first * length, length, std::min(COLUMNS, n_columns_ - first), n_blocks_, minimum, out + tile * n_blocks_);
+    }
+}
+
+void product::multiply(size_t i) {
+    const ggml_tensor * weights = op_->src[0];
+    const auto          rows    = static_cast<const char *>(weights->data);
+    const size_t        n_each  = kernels_->panel_rows;
+    const auto *        tiles   = reinterpret_cast<const activation_block *>(tiles_);
+    auto *              out     = static_cast<float *>(op_->data);
+    char *              packed  = panels_ + i * panels_in_chunk_ * panel_bytes();
+    const auto &        kernel  = kernels_->of[type_];
+    for (size_t first; (first = next_panel_.fetch_add(panels_in_chunk_, std::memory_order_relaxed)) < n_panels_;) {
+        const size_t last = std::min(first + panels_in_chunk_, n_panels_);
+        auto rows_in = [&](size_t panel) { return std::min(n_each, n_rows_ - panel * n_each); };
+        for (size_t panel = first; panel < last; panel++) {
+            kernel.pack(rows + panel * n_each * weights->nb[1], weights->nb[1], rows_in(panel), n_blocks_,
+                        packed + (panel - first) * panel_bytes());
+        }
+        for (size_t tile = 0; tile < n_tiles_; tile++) { // each is read once, while all panels are near
+            const size_t column = tile * COLUMNS;
+            for (size_t panel = first; panel < last; panel++) {
+                kernel.multiply(packed + (panel - first) * panel_bytes(), tiles + tile * n_blocks_, n_blocks_, rows_in(panel),
+                                std::min(COLUMNS, n_columns_ - column), out + column * n_rows_ + panel * n_each, n_rows_);
+            }
+        }
+    }
+}
+
+} // namespace kollama

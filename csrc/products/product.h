@@ -1,0 +1,62 @@
+// One matrix product, on as many threads as come.
+
+#pragma once
+
+#include "products/kernels.h"
+
+#include "ggml.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <memory>
+
+namespace kollama {
+
+// Memory that is only written before it is read, and begins at a cache line.
+class scratch {
+  public:
+    ~scratch() { std::free(memory_); }
+    scratch()                            = default;
+    scratch(const scratch &)             = delete;
+    scratch & operator=(const scratch &) = delete;
+
+    bool  reserve(size_t size); // false: there is no more; what was in it is lost
+    char * data() const { return data_; }
+
+  private:
+    void * memory_ = nullptr;
+    char * data_   = nullptr;
+    size_t size_   = 0;
+};
+
+class product {
+  public:
+    // Whether op is a product that kernels take.
+    static bool takes(const product_kernels & kernels, const ggml_tensor * op);
+
+    product(const product_kernels & kernels, const ggml_tensor * op, int n_threads);
+
+    bool   same_activations(const product & other) const; // as other's tiles are
+    size_t tiles_bytes() const { return n_tiles_ * n_blocks_ * sizeof(activation_block); }
+    size_t panels_bytes() const { return n_threads_ * panels_in_chunk_ * panel_bytes(); }
+    void   use(char * tiles, char * panels);
+
+    // Each is called by n threads at a time, the i-th of them with i; all of them come back from the first
+    // before any calls the second.
+    void quantise(size_t i, size_t n) const;
+    void multiply(size_t i);
+
+  private:
+    size_t panel_bytes() const { return n_blocks_ * kernels_->panel_block_bytes; }
+
+    const product_kernels * kernels_;
+    const ggml_tensor *     op_;
+    product_type            type_;
+    size_t                  n_rows_, n_columns_, n_blocks_, n_tiles_, n_threads_;
+    size_t                  n_panels_, panels_in_chunk_; // a thread takes as many at a time
+    char *                  tiles_  = nullptr;
+    char *                  panels_ = nullptr;
+    std::atomic<size_t>     next_panel_{ 0 };
+};
+
+} // namespace kollama

@@ -1,0 +1,121 @@
+"""The products of csrc/products beside those of ggml's CPU backend. In subprocesses: the choice is a
+process's."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+import kollama
+
+TIMEOUT_S = 120
+LENGTHS = [1, 2, 3, 4, 5, 8, 9, 16, 17, 63, 64, 100]
+TYPES = ["q4_1", "q5_0", "q5_1", "q8_0"]
+
+CODE = """
+import json, logging, sys
+import kollama
+logging.basicConfig(stream=sys.stderr, level=logging.INFO)
+model = kollama.Model(sys.argv[1])
+rows = []
+with model, model.context(n_ctx=1024, n_seq_max=6, n_threads=int(sys.argv[2])) as context:
+    for length in json.loads(sys.argv[3]):
+        with context.sequence() as sequence:
+            sequence.append([1] + [3 + 7 * i % 250 for i in range(length - 1)])
+            rows.append(sequence.logits.tolist())
+with kollama.LLM(sys.argv[1], n_ctx=1024, n_parallel=5, n_threads=int(sys.argv[2])) as llm:
+    # five at a time: the output's odd number of rows, times five columns
+    streams = [llm.generate(text, max_tokens=2, temperature=0, logprobs=20, ignore_eos=True)
+               for text in ("a", "b", "c", "가", "나")]
+    for stream in streams:
+        stream.start()
+    firsts = [dict(next(stream).top_logprobs) for stream in streams]
+print(json.dumps([rows, firsts, [device.name for device in kollama.devices()]]))
+"""
+
+
+@dataclass
+class Outcome:
+    rows: list[list[float]]  # logits after prompts of LENGTHS
+    firsts: list[dict[str, float]]  # logprobs by token, after five texts at a time
+    devices: list[str]
+    splits: int  # of a graph, between backends
+
+
+def run(path: Path, products: str, threads: int = 2) -> Outcome:
+    command = [sys.executable, "-c", CODE, str(path), str(threads), json.dumps(LENGTHS)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
+                          env=os.environ | {"KOLLAMA_PRODUCTS": products})
+    assert done.returncode == 0, done.stderr
+    splits = re.search(r"splits = (\d+)", done.stderr)
+    assert splits is not None
+    return Outcome(*json.loads(done.stdout), int(splits[1]))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("products")
+    plain = tiny.write_llama(folder / "plain.gguf", n_embd=96, n_head=3)
+    paths = {}
+    for name in TYPES:
+        paths[name] = folder / f"{name}.gguf"
+        kollama.quantize(plain, paths[name], name, pure=True)
+    return paths
+
+
+def distance(a: list[float], b: list[float]) -> float:
+    return float(np.sqrt(np.mean(np.subtract(a, b) ** 2)) / np.std(b))
+
+
+@pytest.fixture(scope="module")
+def has_products() -> bool:
+    return [device.name for device in kollama.devices()] == ["kollama", "CPU"]
+
+
+def has_vnni() -> bool:
+    cpu = Path("/proc/cpuinfo")
+    return cpu.exists() and "avx512_vnni" in cpu.read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_as_ggml_computes_them(models: dict[str, Path], has_products: bool, name: str) -> None:
+    theirs = run(models[name], "0")
+    assert "kollama" not in theirs.devices
+    if not has_products:
+        pytest.skip("this CPU has none of the instruction sets, or a GPU or a BLAS is there")
+    assert theirs.splits == 1
+    for products, threads in (("", 2), ("", 1), ("", 3), ("avx2", 2)):
+        ours = run(models[name], products, threads)
+        assert ours.devices == ["kollama", "CPU"]
+        # with AVX2 ggml has better of the others
+        taken = name in ("q4_1", "q5_1") or (products == "" and has_vnni())
+        assert (ours.splits > 1) == taken
+        for length, a, b in zip(LENGTHS, ours.rows, theirs.rows, strict=True):
+            # The order of a sum can turn the rounding of an activation, once in thousands; a weight
+            # in a wrong place gives 1.4.
+            assert distance(a, b) < 0.05, (products, threads, length)
+        for first, other in zip(ours.firsts, theirs.firsts, strict=True):
+            assert first.keys() == other.keys()
+            assert all(abs(first[token] - other[token]) < 0.05 for token in first)
+
+
+def test_rows_that_fill_no_panel(tmp_path: Path, has_products: bool) -> None:
+    if not has_products:
+        pytest.skip("this CPU has none of the instruction sets")
+    plain = tiny.write_llama(tmp_path / "plain.gguf", n_embd=32, n_head=1, n_layer=1)
+    path = tmp_path / "q4_1.gguf"
+    kollama.quantize(plain, path, "q4_1", pure=True)
+    theirs = run(path, "0")
+    for products in ("", "avx2"):
+        ours = run(path, products)
+        assert ours.splits > theirs.splits
+        assert max(map(distance, ours.rows, theirs.rows)) < 0.05
