@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,10 @@ from kollama._core.runtime import live_handles
 # Started in the background by a shell, a process ignores SIGINT, and so would those that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# For tests of processes that may have only so much: scripts/sanitize.sh leaves them out.
+limits_memory = pytest.mark.skipif(
+    "asan" in os.environ.get("LD_PRELOAD", ""), reason="AddressSanitizer needs more address space")
 
 ROOT = Path(__file__).resolve().parent.parent
 VOCABULARIES = ROOT / "third_party" / "llama.cpp" / "models"

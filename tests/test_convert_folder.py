@@ -15,6 +15,7 @@ import hf_folder
 import numpy as np
 import pytest
 import tiny
+from conftest import limits_memory
 from converted import LLAMA3, key, read, rms, types_of
 from gguf import quants
 
@@ -189,6 +190,7 @@ def test_a_large_tensor_goes_in_slices(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(seen) > 100 and seen == sorted(seen) and seen[-1] == 1
 
 
+@limits_memory
 def test_memory_is_that_of_a_slice(tmp_path: Path) -> None:
     """A model of 300 MB in a process that may not have 200 MB more than it starts with."""
     folder = hf_folder.llama(hidden_size=512, intermediate_size=16384, num_hidden_layers=3, dtype="float32")

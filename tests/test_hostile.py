@@ -14,6 +14,7 @@ import mutate_gguf
 import numpy as np
 import pytest
 import tiny
+from conftest import limits_memory
 from mutate_gguf import ARRAY, STRING, Gguf
 
 import kollama
@@ -22,6 +23,7 @@ COUNT = 300
 U32, I32, F32 = 4, 5, 6
 
 
+@limits_memory
 @pytest.mark.parametrize("kind", hostile.KINDS)
 def test_damaged_files(kind: str, tmp_path: Path) -> None:
     """scripts/mutate.py does this by the ten thousand."""
@@ -45,6 +47,7 @@ def reports_with(fault: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> l
     return list(hostile.open_all(folder, 2, 3))
 
 
+@limits_memory
 @pytest.mark.parametrize(
     ("fault", "outcome"),
     [

@@ -11,6 +11,7 @@ from pathlib import Path
 import misuses
 import pytest
 import tiny
+from conftest import limits_memory
 from test_process import run
 
 CODE = """
@@ -47,7 +48,9 @@ def outcomes(request: pytest.FixtureRequest, tiny_path: Path, tmp_path_factory: 
         yield lambda name: futures[name].result()
 
 
-@pytest.mark.parametrize("name", [name for name, _, _ in misuses.ROWS])
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=limits_memory) if "RLIMIT_AS" in code or name == "n_ctx beyond memory" else name
+    for name, _, code in misuses.ROWS])
 def test_misuse(outcomes: Outcomes, name: str) -> None:
     done = outcomes(name)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done.stderr[-2000:] or done

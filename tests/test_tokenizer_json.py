@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import random
 import re
 import subprocess
@@ -19,6 +18,7 @@ import numpy as np
 import pytest
 import tiny
 import tokenizer_json as tj
+from conftest import limits_memory
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -243,7 +243,7 @@ print(tokenizer.encode("<ab", parse_special=True).tolist())
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the memory of a process")
-@pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="AddressSanitizer needs more address space")
+@limits_memory
 def test_an_added_token_that_normalizes_to_nothing(folder: Path) -> None:
     data = tj.mini() | {"normalizer": tj.replace("X", "")}
     data["added_tokens"] += [tj.added(284, "X", normalized=True, special=False),
