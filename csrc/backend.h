@@ -4,7 +4,16 @@
 
 #include "ggml-backend.h"
 
+#include <memory>
+
 namespace kollama {
+
+struct ggml_deleter {
+    void operator()(ggml_backend * backend) const { ggml_backend_free(backend); }
+    void operator()(ggml_context * ctx) const { ggml_free(ctx); }
+};
+using ggml_backend_owner = std::unique_ptr<ggml_backend, ggml_deleter>;
+using ggml_context_owner = std::unique_ptr<ggml_context, ggml_deleter>;
 
 ggml_backend_dev_t cpu_device();
 

@@ -40,11 +40,11 @@ int32_t engine::compute(const llama_batch & batch) {
         pace_->begin_step(n_rows, may_repeat_);
         const int32_t code = llama_decode(ctx_, batch);
         reserves_          = false;
-        if (code == 2 && pace_->given_up() && !(abort_ && !shielded_)) {
+        if (code == 2 && pace_->given_up() && !is_cancelled()) {
             pace_->end_given_up(); // llama.cpp has taken the batch out of its memory again
             continue;
         }
-        pace_->end_step();
+        pace_->end_step(code == 0);
         return code;
     }
 }

@@ -21,14 +21,6 @@ thread_local ggml_threadpool * pool_of_this = nullptr;
 // stopped before it could hold a lock of the allocator.
 constexpr std::chrono::seconds GRACE{2};
 
-struct backend_deleter {
-    void operator()(ggml_backend_t backend) const { ggml_backend_free(backend); }
-};
-
-struct context_deleter {
-    void operator()(ggml_context * ctx) const { ggml_free(ctx); }
-};
-
 } // namespace
 
 engine * crew::employer() {
@@ -67,8 +59,8 @@ void crew::enlist(ggml_threadpool * pool, int32_t n_threads, engine & e) {
         return;
     }
     const size_t size = ggml_tensor_overhead() * 4 + ggml_graph_overhead_custom(8, false) + 1024;
-    const std::unique_ptr<ggml_context, context_deleter> ctx(ggml_init({ size, nullptr, false }));
-    const std::unique_ptr<ggml_backend, backend_deleter> backend(ggml_backend_dev_init(cpu_device(), nullptr));
+    const ggml_context_owner ctx(ggml_init({ size, nullptr, false }));
+    const ggml_backend_owner backend(ggml_backend_dev_init(cpu_device(), nullptr));
     if (!ctx || !backend) {
         throw std::bad_alloc();
     }

@@ -363,8 +363,7 @@ bool engine::abort_requested(void * self) {
     if (e->abandoned_.load(std::memory_order_relaxed)) {
         crew::park(); // rather than spin in the barrier
     }
-    return (e->abort_.load(std::memory_order_relaxed) && !e->shielded_.load(std::memory_order_relaxed)) ||
-           (e->pace_ && e->pace_->gives_up());
+    return e->is_cancelled() || (e->pace_ && e->pace_->gives_up());
 }
 
 // ---- callers -------------------------------------------------------------------------------------

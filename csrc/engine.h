@@ -198,6 +198,7 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     [[noreturn]] void fail_decode(int32_t code, std::vector<batch_item> & items, const std::string & errors);
     [[noreturn]] void throw_cancelled();
     static bool       abort_requested(void * self);
+    bool is_cancelled() const { return abort_.load(std::memory_order_relaxed) && !shielded_.load(std::memory_order_relaxed); }
 
     kollama_model *  model_;
     llama_context *  ctx_        = nullptr;
@@ -231,7 +232,7 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     shared_cells                             shared_; // engine thread only
     std::vector<scaled_lora>                 loras_;  // likewise: those in use
     std::atomic<uint64_t>                    lora_key_{0}, control_key_{0};
-    std::unique_ptr<pace>                    pace_;   // likewise
+    std::unique_ptr<pace>                    pace_;   // engine thread only
     bool                                     may_repeat_ = false; // a batch that was given up leaves no trace in the memory
     bool                                     reserves_ = true; // engine thread only: the next graph is laid out anew
 

@@ -67,10 +67,12 @@ bool pace::gives_up() {
     return given_up_.load(std::memory_order_relaxed);
 }
 
-void pace::end_step() {
+void pace::end_step(bool is_whole) {
     given_up_ = false; // in its last operation
     now_      = wall_seconds();
-    took(now_ - start_, cpu_seconds() - start_cpu_);
+    if (is_whole) {
+        took(now_ - start_, cpu_seconds() - start_cpu_);
+    }
 }
 
 void pace::end_given_up() {

@@ -22,7 +22,7 @@ class pace {
     // Around each step, of n_rows rows with threads() threads, on the thread that computes along.
     // Where it may_repeat, one that takes far too long is to be given up, and done again.
     void begin_step(size_t n_rows, bool may_repeat);
-    void end_step();
+    void end_step(bool is_whole); // one that failed or was cancelled says nothing
     void end_given_up();
 
     // Asked within the step; stays true until that has ended.

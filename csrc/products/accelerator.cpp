@@ -17,19 +17,11 @@ namespace {
 
 constexpr const char * NAME = "kollama";
 
-struct backend_deleter {
-    void operator()(ggml_backend_t backend) const { ggml_backend_free(backend); }
-};
-
-struct context_deleter {
-    void operator()(ggml_context * ctx) const { ggml_free(ctx); }
-};
-
 // What one context of llama.cpp computes with. One thread's.
 struct instance {
     const product_kernels &                        kernels;
     int                                            n_threads = 1;
-    std::unique_ptr<ggml_backend, backend_deleter> cpu; // whose threads do the work
+    ggml_backend_owner                             cpu; // whose threads do the work
     std::deque<product>                            products;
     scratch                                        tiles, panels, graph;
 };
@@ -49,6 +41,15 @@ void on_multiply(ggml_tensor *, int ith, int, void * of) {
 
 // ---- one graph -----------------------------------------------------------------------------------
 
+// Two for each product, where none has the activations of the one before.
+size_t most_nodes(const instance & self) {
+    return self.products.size() * 2;
+}
+
+size_t graph_bytes(size_t n_nodes) {
+    return (ggml_tensor_overhead() + 64) * n_nodes + ggml_graph_overhead_custom(n_nodes, false) + 1024;
+}
+
 // Memory for the products, which use it one after another: as much as the largest needs.
 bool reserve(instance & self) {
     size_t tiles = 0, panels = 0;
@@ -56,9 +57,7 @@ bool reserve(instance & self) {
         tiles  = std::max(tiles, p.tiles_bytes());
         panels = std::max(panels, p.panels_bytes());
     }
-    const size_t n_nodes = self.products.size() * 2;
-    const size_t graph   = (ggml_tensor_overhead() + 64) * n_nodes + ggml_graph_overhead_custom(n_nodes, false) + 1024;
-    if (!self.tiles.reserve(tiles) || !self.panels.reserve(panels) || !self.graph.reserve(graph)) {
+    if (!self.tiles.reserve(tiles) || !self.panels.reserve(panels) || !self.graph.reserve(graph_bytes(most_nodes(self)))) {
         return false;
     }
     for (product & p : self.products) {
@@ -70,9 +69,8 @@ bool reserve(instance & self) {
 // The products as operations of a graph for the CPU backend: its threads wait for work there, and others
 // beside them would be in their way.
 ggml_status compute(instance & self) {
-    const size_t n_nodes = self.products.size() * 2;
-    const size_t size    = (ggml_tensor_overhead() + 64) * n_nodes + ggml_graph_overhead_custom(n_nodes, false) + 1024;
-    const std::unique_ptr<ggml_context, context_deleter> ctx(ggml_init({ size, self.graph.data(), false }));
+    const size_t n_nodes = most_nodes(self);
+    const ggml_context_owner ctx(ggml_init({ graph_bytes(n_nodes), self.graph.data(), false }));
     if (!ctx) {
         return GGML_STATUS_ALLOC_FAILED;
     }
