@@ -120,6 +120,8 @@ void engine::open(const kollama_context_params & params) {
     open_threadpool(params.n_threads);
     pace_       = std::make_unique<pace>(params.n_threads);
     may_repeat_ = !llama_model_is_recurrent(model_->handle) && !llama_model_is_hybrid(model_->handle);
+    may_share_  = may_repeat_;
+    ration_.set_most(llama_n_ubatch(ctx_)); // llama.cpp computes no more at once anyway
 }
 
 // How long a thread spins for the next graph before it sleeps: each counts for 131,072 looks, some 3 ms

@@ -13,7 +13,7 @@ void engine::run() {
     crew_.join(*this);
     std::unique_lock<std::mutex> lock(mutex_);
     while (!stopping_) {
-        // One job, then one step of the generations: neither starves the other. An id that was given
+        // One job or a part of it, then one step of the generations: neither starves the other. An id that was given
         // back is emptied before each, as it may have been taken again meanwhile.
         run_drops();
         const bool did_job = run_job(lock);
@@ -33,8 +33,7 @@ void engine::run() {
     generations_.clear();
     ended_ = true;
     done_.notify_all();
-    unwatched_ = true;
-    watch_.notify_all();
+    end_watches();
 }
 
 bool engine::run_job(std::unique_lock<std::mutex> & lock) {
@@ -50,13 +49,21 @@ bool engine::run_job(std::unique_lock<std::mutex> & lock) {
     if (status == KOLLAMA_OK) {
         lock.unlock();
         status = guarded([&] {
-            check_cancelled(*job);
+            if (!job->begun) {
+                check_cancelled(*job);
+            }
+            job->again = false;
             job->work(*job);
         });
         reason = status == KOLLAMA_OK ? "" : kollama_last_error();
         lock.lock();
     }
     running_ = nullptr;
+    if (status == KOLLAMA_OK && job->again) {
+        job->begun = true;
+        jobs_.push_back(job);
+        return true;
+    }
     if (status == KOLLAMA_ERROR_ENGINE && poison_.empty()) {
         poison_ = reason;
     }
@@ -128,7 +135,7 @@ void engine::cancel(job & job) {
     cancel_locked(job);
 }
 
-// A job that runs ends within one graph; one that waits for its turn ends here.
+// A job that runs ends within one graph; one that waits for its turn ends here, or when its turn comes.
 void engine::cancel_locked(job & job) {
     job.cancelled = true;
     if (running_.get() == &job) {
@@ -136,7 +143,7 @@ void engine::cancel_locked(job & job) {
         return;
     }
     const auto queued = std::find_if(jobs_.begin(), jobs_.end(), [&](const auto & other) { return other.get() == &job; });
-    if (queued != jobs_.end()) {
+    if (queued != jobs_.end() && !job.begun) {
         const std::shared_ptr<kollama::job> keep = *queued;
         jobs_.erase(queued);
         finish(job, KOLLAMA_ERROR_ABORTED, "cancelled");
