@@ -2,6 +2,7 @@
 
 #include "backend.h"
 #include "generation.h"
+#include "products/accelerator.h"
 
 #include <algorithm>
 #include <chrono>
@@ -97,6 +98,9 @@ void engine::open(const kollama_context_params & params) {
     p.n_threads       = params.n_threads;
     p.n_threads_batch = params.n_threads;
     p.flash_attn_type = static_cast<llama_flash_attn_type>(params.flash_attn);
+    if (p.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_AUTO && product_backend_computes()) {
+        p.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED; // what llama.cpp finds out where the CPU's own device computes
+    }
     p.type_k          = kv_type(params.type_k, "type_k");
     p.type_v          = kv_type(params.type_v, "type_v");
     p.swa_full        = params.swa_full;

@@ -1,5 +1,6 @@
 #include "model.h"
 
+#include "products/accelerator.h"
 #include "tokenizer/handle.h"
 #include "tokenizer/read_gguf.h"
 #include "state.h"
@@ -19,9 +20,18 @@ bool is_repacked(ggml_type type) {
     return type == GGML_TYPE_Q4_0 || type == GGML_TYPE_Q4_K || type == GGML_TYPE_IQ4_NL || type == GGML_TYPE_MXFP4;
 }
 
+// Whether the weights had better stay as they lie in the file. llama.cpp can be told so of all or of none.
+bool keeps_order(const kollama_gguf & gguf) {
+    return std::all_of(gguf.tensors.begin(), gguf.tensors.end(),
+                       [](const auto & tensor) { return !is_repacked(tensor.type) || product_keeps_order(tensor.type); });
+}
+
 // Whether reading the weights costs less memory than mapping them: where the CPU repacks at least
 // an eighth of the file. Below that the page cache is worth more than the copy costs.
 bool reads_better_than_maps(const kollama_gguf & gguf) {
+    if (keeps_order(gguf)) {
+        return false;
+    }
     uint64_t repacked = 0, total = 0;
     for (const auto & tensor : gguf.tensors) {
         total += tensor.n_bytes;
@@ -155,6 +165,7 @@ void load(const char * const * paths, size_t n_paths, const kollama_model_params
     llama_model_params lparams  = llama_model_default_params();
     lparams.n_gpu_layers        = params.n_gpu_layers;
     lparams.load_mode           = mode;
+    lparams.use_extra_bufts     = !keeps_order(first.header);
     lparams.vocab_only          = params.vocab_only;
     lparams.progress_callback           = params.progress ? on_progress : [](float, void *) { return !is_shutting_down(); };
     lparams.progress_callback_user_data = &state;
