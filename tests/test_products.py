@@ -101,15 +101,6 @@ def test_as_ggml_computes_them(models: dict[str, Path], has_products: bool, name
             assert all(abs(first[token] - other[token]) < 0.2 for token in first)
 
 
-def test_what_is_not_ours_is_ggmls(tmp_path: Path, has_products: bool) -> None:
-    if not has_products:
-        pytest.skip("this CPU has none of the instruction sets")
-    plain = tiny.write_llama(tmp_path / "plain.gguf", n_embd=160, n_head=5)
-    ours, theirs = run(plain, ""), run(plain, "0")
-    assert ours.splits == theirs.splits == 1
-    assert ours.rows == theirs.rows
-
-
 FEW = 8  # csrc/products/product.h
 
 

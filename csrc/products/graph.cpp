@@ -20,6 +20,14 @@ void on_few(ggml_tensor *, int ith, int, void * of) {
     static_cast<few_products *>(of)->run(static_cast<size_t>(ith));
 }
 
+void on_attend(ggml_tensor *, int, int, void * of) {
+    static_cast<attention *>(of)->attend();
+}
+
+void on_merge(ggml_tensor *, int ith, int nth, void * of) {
+    static_cast<const attention *>(of)->merge(static_cast<size_t>(ith), static_cast<size_t>(nth));
+}
+
 bool computes(const ggml_tensor * node) {
     return (node->flags & GGML_TENSOR_FLAG_COMPUTE) && !ggml_op_is_empty(node->op);
 }
@@ -40,15 +48,6 @@ bool can_pass(const ggml_tensor * op, const ggml_tensor * node) {
     return !overlap(op, node) && !overlap(op->src[1], node); // weights are never written
 }
 
-// ggml reads the K/V memory for one row of queries otherwise than for several: each thread takes a part of
-// it, and their sums are added. (ggml-cpu/ops.cpp, at the pinned commit.)
-bool is_read_in_parts(const ggml_tensor * op) {
-    const ggml_tensor * q = op->src[0];
-    const ggml_tensor * k = op->src[1];
-    return op->op == GGML_OP_FLASH_ATTN_EXT && q->ne[1] <= FEW && q->ne[3] == 1 && q->type == GGML_TYPE_F32 && k->ne[1] >= 512 &&
-           (k->type == GGML_TYPE_F16 || k->type == GGML_TYPE_F32) && k->type == op->src[2]->type;
-}
-
 } // namespace
 
 ggml_cgraph * product_graph::of(const ggml_cgraph & graph, int n_threads) {
@@ -67,12 +66,16 @@ ggml_cgraph * product_graph::of(const ggml_cgraph & graph, int n_threads) {
     for (few_products & p : fews_) {
         p.begin();
     }
+    for (attention & a : attentions_) {
+        a.begin();
+    }
     return &replaced_;
 }
 
 bool product_graph::build(const ggml_cgraph & graph, int n_threads) {
     products_.clear();
     fews_.clear();
+    attentions_.clear();
     nodes_.clear();
     operations_.clear();
     before_ = nullptr;
@@ -88,8 +91,10 @@ bool product_graph::build(const ggml_cgraph & graph, int n_threads) {
             gather(graph, i, add_few(node));
         } else if (product::takes(kernels_, node)) {
             add_product(node, n_threads);
-        } else if (is_read_in_parts(node)) {
-            add_rows(node);
+        } else if (attention::takes(node)) {
+            attention & a = attentions_.emplace_back(node);
+            add(on_attend, &a);
+            add(on_merge, &a);
         } else {
             nodes_.push_back(node);
         }
@@ -103,7 +108,7 @@ bool product_graph::build(const ggml_cgraph & graph, int n_threads) {
 
 // Memory for the products, which use it one after another: as much as the largest needs.
 bool product_graph::reserve(int n_threads) {
-    size_t tiles = 0, panels = 0, columns = 0;
+    size_t tiles = 0, panels = 0, columns = 0, parts = 0;
     for (const product & p : products_) {
         tiles  = std::max(tiles, p.tiles_bytes());
         panels = std::max(panels, p.panels_bytes());
@@ -111,7 +116,10 @@ bool product_graph::reserve(int n_threads) {
     for (const few_products & p : fews_) {
         columns = std::max(columns, p.columns_bytes() * static_cast<size_t>(n_threads));
     }
-    if (!tiles_.reserve(tiles) || !panels_.reserve(panels) || !columns_.reserve(columns)) {
+    for (const attention & a : attentions_) {
+        parts = std::max(parts, a.bytes());
+    }
+    if (!parts_.reserve(parts) || !tiles_.reserve(tiles) || !panels_.reserve(panels) || !columns_.reserve(columns)) {
         return false;
     }
     for (product & p : products_) {
@@ -119,6 +127,9 @@ bool product_graph::reserve(int n_threads) {
     }
     for (few_products & p : fews_) {
         p.use(columns_.data(), n_threads);
+    }
+    for (attention & a : attentions_) {
+        a.use(parts_.data());
     }
     return true;
 }
@@ -153,24 +164,6 @@ few_products & product_graph::add_few(const ggml_tensor * op) {
     few_products & p = fews_.emplace_back(kernels_, op);
     add(on_few, &p);
     return p;
-}
-
-// Row by row, so that few rows get what each would get alone: see kernels.h for the products.
-void product_graph::add_rows(const ggml_tensor * op) {
-    const auto row = [&](const ggml_tensor * of, int dimension, int64_t i) {
-        ggml_tensor & one   = operations_.emplace_back(*of);
-        one.ne[dimension]   = 1;
-        one.data            = static_cast<char *>(of->data) + static_cast<size_t>(i) * of->nb[dimension];
-        return &one;
-    };
-    for (int64_t i = 0; i < op->src[0]->ne[1]; i++) {
-        ggml_tensor * one = row(op, 2, i);
-        one->src[0]       = row(op->src[0], 1, i);
-        if (op->src[3]) {
-            one->src[3] = row(op->src[3], 1, i); // the mask
-        }
-        nodes_.push_back(one);
-    }
 }
 
 // The products behind node `at` that have its activations, and could as well be computed with it: Q, K

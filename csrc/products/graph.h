@@ -1,7 +1,8 @@
-// A graph of ggml's, with the products that kernels take as operations of our own.
+// A graph of ggml's, with what kernels take as operations of our own.
 
 #pragma once
 
+#include "products/attention.h"
 #include "products/few.h"
 #include "products/product.h"
 
@@ -26,7 +27,6 @@ class product_graph {
     void          add(ggml_custom_op_t run, void * of);
     void          add_product(const ggml_tensor * op, int n_threads);
     few_products & add_few(const ggml_tensor * op);
-    void          add_rows(const ggml_tensor * op);
     void          gather(const ggml_cgraph & graph, int at, few_products & into);
 
     const product_kernels &    kernels_;
@@ -34,12 +34,13 @@ class product_graph {
     int                        n_threads_ = 0;
     std::deque<product>        products_;
     std::deque<few_products>   fews_;
+    std::deque<attention>      attentions_;
     const product *            before_ = nullptr; // whose tiles are there
     std::vector<bool>          gathered_;         // by node: computed with an earlier one
     std::vector<ggml_tensor *> nodes_;
     std::deque<ggml_tensor>    operations_;
     ggml_cgraph                replaced_ = {};
-    scratch                    tiles_, panels_, columns_;
+    scratch                    tiles_, panels_, columns_, parts_;
 };
 
 } // namespace kollama
