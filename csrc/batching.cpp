@@ -3,6 +3,7 @@
 #include "generation.h"
 
 #include <algorithm>
+#include <iterator>
 
 namespace kollama {
 
@@ -127,7 +128,9 @@ bool engine::run_generations(std::unique_lock<std::mutex> & lock) {
             ready.push_back(gen);
         }
     }
-    if (!ready.empty()) {
+    if (ready.empty()) {
+        n_running_ = 0;
+    } else {
         abort_ = stopping_;
         lock.unlock();
         step(ready);
@@ -142,35 +145,39 @@ bool engine::run_generations(std::unique_lock<std::mutex> & lock) {
     return !ready.empty();
 }
 
-// One batch: a token of each running generation, then as much of the waiting prompts as fits.
-void engine::step(std::vector<std::shared_ptr<generation>> & ready) {
-    std::stable_partition(ready.begin(), ready.end(), [](const auto & gen) { return gen->pending >= 0; });
-    std::vector<batch_item>                  items;
-    std::vector<std::shared_ptr<generation>> owners;
-    size_t                                   budget = n_batch_;
-    for (auto & gen : ready) {
-        const auto status = guarded([&] {
-            if (gen->replaces && gen->replace(*this, mutex_)) {
-                return;
-            }
-            if (!gen->begun) {
-                gen->begin(*this);
-            }
-            if (budget > 0) {
-                items.push_back(gen->next_item(*this, budget));
-                owners.push_back(gen);
-                budget -= items.back().n_tokens;
-            }
-        });
+// One batch: a token of each running generation, and of the prompts what the ration leaves.
+void engine::step(const std::vector<std::shared_ptr<generation>> & ready) {
+    const auto is_done = [&](const std::shared_ptr<generation> & gen) {
+        bool       done   = false;
+        const auto status = guarded([&] { done = gen->replaces && gen->replace(*this, mutex_); });
         if (status != KOLLAMA_OK) {
             fail(*gen, status);
+        }
+        return done || status != KOLLAMA_OK;
+    };
+    std::vector<std::shared_ptr<generation>> undone;
+    std::remove_copy_if(ready.begin(), ready.end(), std::back_inserter(undone), is_done);
+
+    std::vector<batch_item>                  items;
+    std::vector<std::shared_ptr<generation>> owners;
+    size_t                                   n_prompt = 0;
+    for (const share & one : allot(undone)) {
+        const auto status = guarded([&] {
+            items.push_back(one.gen->next_item(*this, one.n_tokens));
+            owners.push_back(one.gen);
+            n_prompt += one.gen->pending < 0 ? one.n_tokens : 0;
+        });
+        if (status != KOLLAMA_OK) {
+            fail(*one.gen, status);
         }
     }
     if (items.empty()) {
         return;
     }
+    const auto start  = generation::clock::now();
     const auto status = guarded([&] { decode(items); });
     if (status == KOLLAMA_OK) {
+        ration_.took(n_running_, n_prompt, std::chrono::duration<double>(generation::clock::now() - start).count());
         advance(items, owners);
     } else if ((items.size() == 1 && !items[0].emptied) || status == KOLLAMA_ERROR_ENGINE) {
         for (auto & gen : owners) {
@@ -190,8 +197,7 @@ void engine::retry(kollama_status status, const std::vector<batch_item> & items,
             set_last_error("a batch failed, and this model's memory cannot go back to before it");
             fail(*owners[i], KOLLAMA_ERROR_DECODE);
         } else if (status != KOLLAMA_ERROR_ABORTED) {
-            std::vector<std::shared_ptr<generation>> alone{ owners[i] };
-            step(alone);
+            step({ owners[i] });
         }
     }
 }

@@ -59,8 +59,11 @@ void engine::decode(std::vector<batch_item> & items) {
     batch.seq_id      = seq_id_ptrs_.data();
     batch.logits      = outputs_.data();
 
-    for (const batch_item & item : items) {
-        item.seq->tokens.reserve(item.seq->tokens.size() + item.n_tokens); // no failure once it is read
+    for (const batch_item & item : items) { // no failure once it is read; twice the room: no copy of all for each token
+        auto & tokens = item.seq->tokens;
+        if (tokens.capacity() < tokens.size() + item.n_tokens) {
+            tokens.reserve(std::max(2 * tokens.capacity(), tokens.size() + item.n_tokens));
+        }
     }
     guard         g;
     const int32_t code = compute(batch);
@@ -105,14 +108,18 @@ float * engine::logits_of(const batch_item & item) const {
     return row;
 }
 
+// Whether what token n_keep attends to is in memory.
+bool engine::has_past(const sequence & seq, size_t n_keep) const {
+    const llama_pos oldest = std::max(0, static_cast<llama_pos>(n_keep) - llama_model_n_swa(model_->handle));
+    return llama_memory_seq_pos_min(llama_get_memory(ctx_), seq.id) <= oldest;
+}
+
 void engine::rewind(sequence & seq, size_t n_keep) {
-    llama_memory_t  memory   = llama_get_memory(ctx_);
-    const llama_pos n        = static_cast<llama_pos>(n_keep);
-    const llama_pos oldest   = std::max(0, n - llama_model_n_swa(model_->handle)); // that token n attends to
-    const auto      has_past = [&] { return llama_memory_seq_pos_min(memory, seq.id) <= oldest; };
+    llama_memory_t  memory = llama_get_memory(ctx_);
+    const llama_pos n      = static_cast<llama_pos>(n_keep);
     if (n_keep == 0) {
         llama_memory_seq_rm(memory, seq.id, -1, -1);
-    } else if (!has_past() || !llama_memory_seq_rm(memory, seq.id, n, -1)) {
+    } else if (!has_past(seq, n_keep) || !llama_memory_seq_rm(memory, seq.id, n, -1)) {
         // A recurrent state has no past to go back to, nor has a pruned window (swa_full=False).
         llama_memory_seq_rm(memory, seq.id, -1, -1);
         shared_.cut(seq.id, 0);

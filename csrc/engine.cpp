@@ -1,3 +1,5 @@
+// The life of an engine: how it is made and closed, and what becomes of it when an assertion fails.
+
 #include "engine.h"
 
 #include "backend.h"
@@ -5,7 +7,6 @@
 #include "products/accelerator.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 
 namespace kollama {
@@ -46,8 +47,6 @@ ggml_type kv_type(const char * name, const char * argument) {
 }
 
 } // namespace
-
-// ---- life ----------------------------------------------------------------------------------------
 
 std::shared_ptr<engine> engine::create(kollama_model * model, const kollama_context_params & params) {
     check_not_forked();
@@ -125,6 +124,8 @@ void engine::open(const kollama_context_params & params) {
     open_threadpool(params.n_threads);
     pace_       = std::make_unique<pace>(params.n_threads);
     may_repeat_ = !llama_model_is_recurrent(model_->handle) && !llama_model_is_hybrid(model_->handle);
+    may_share_  = may_repeat_;
+    ration_.set_most(llama_n_ubatch(ctx_)); // llama.cpp computes no more at once anyway
 }
 
 // How long a thread spins for the next graph before it sleeps: each counts for 131,072 looks, some 3 ms
@@ -267,221 +268,10 @@ void engine::check_open() const {
     }
 }
 
-// ---- the thread ----------------------------------------------------------------------------------
-
-void engine::run() {
-    crew_.join(*this);
-    std::unique_lock<std::mutex> lock(mutex_);
-    while (!stopping_) {
-        // One job, then one step of the generations: neither starves the other. An id that was given
-        // back is emptied before each, as it may have been taken again meanwhile.
-        run_drops();
-        const bool did_job = run_job(lock);
-        run_drops();
-        const bool did_step = run_generations(lock);
-        if (!did_job && !did_step && !stopping_ && drops_.empty()) {
-            work_.wait(lock);
-        }
-    }
-    for (auto & job : jobs_) {
-        finish(*job, KOLLAMA_ERROR_CLOSED, "the context was closed");
-    }
-    for (auto & gen : generations_) {
-        gen->fail(KOLLAMA_ERROR_CLOSED, "the context was closed");
-    }
-    jobs_.clear();
-    generations_.clear();
-    ended_ = true;
-    done_.notify_all();
-    unwatched_ = true;
-    watch_.notify_all();
-}
-
-void engine::run_drops() {
-    for (int id : drops_) {
-        if (poison_.empty() && guarded([&] { llama_memory_seq_rm(llama_get_memory(ctx_), id, -1, -1); }) != KOLLAMA_OK) {
-            poison_ = kollama_last_error();
-        }
-        shared_.cut(id, 0);
-    }
-    drops_.clear();
-}
-
-bool engine::run_job(std::unique_lock<std::mutex> & lock) {
-    if (jobs_.empty()) {
-        return false;
-    }
-    const std::shared_ptr<job> job = jobs_.front();
-    jobs_.pop_front();
-    abort_   = job->cancelled || stopping_;
-    running_ = job;
-    kollama_status status = poison_.empty() ? KOLLAMA_OK : KOLLAMA_ERROR_ENGINE;
-    std::string    reason = poison_;
-    if (status == KOLLAMA_OK) {
-        lock.unlock();
-        status = guarded([&] {
-            check_cancelled(*job);
-            job->work(*job);
-        });
-        reason = status == KOLLAMA_OK ? "" : kollama_last_error();
-        lock.lock();
-    }
-    running_ = nullptr;
-    if (status == KOLLAMA_ERROR_ENGINE && poison_.empty()) {
-        poison_ = reason;
-    }
-    finish(*job, status, std::move(reason));
-    return true;
-}
-
-void engine::finish(job & job, kollama_status status, std::string reason) {
-    job.status = status;
-    job.reason = std::move(reason);
-    if (&job != running_.get()) { // it would not be in use
-        job.work = nullptr; // what it captured is released here, not with the caller's handle
-    }
-    if (job.seq) {
-        set_idle(*job.seq);
-    }
-    done_.notify_all();
-}
-
-void engine::check_cancelled(const job & job) {
-    std::unique_lock<std::mutex> lock(mutex_);
-    if (job.cancelled || stopping_) {
-        lock.unlock();
-        throw_cancelled();
-    }
-}
-
-void engine::throw_cancelled() {
-    std::lock_guard<std::mutex> lock(mutex_);
-    if (stopping_) {
-        throw failure(KOLLAMA_ERROR_CLOSED, "the context was closed");
-    }
-    throw failure(KOLLAMA_ERROR_ABORTED, "cancelled");
-}
-
-bool engine::abort_requested(void * self) {
-    engine * e = static_cast<engine *>(self);
-    if (e->abandoned_.load(std::memory_order_relaxed)) {
-        crew::park(); // rather than spin in the barrier
-    }
-    return e->is_cancelled() || (e->pace_ && e->pace_->gives_up());
-}
-
-// ---- callers -------------------------------------------------------------------------------------
-
-std::shared_ptr<job> engine::submit(std::shared_ptr<sequence> seq, std::function<void(job &)> work) {
-    auto j  = std::make_shared<job>();
-    j->seq  = std::move(seq);
-    j->work = std::move(work);
-    std::lock_guard<std::mutex> lock(mutex_);
-    check_open();
-    if (j->seq) {
-        if (j->seq->busy) {
-            throw failure(KOLLAMA_ERROR_BUSY, "another call works on this sequence");
-        }
-        j->seq->busy = true;
-    }
-    jobs_.push_back(j);
-    work_.notify_one();
-    return j;
-}
-
-kollama_status engine::wait(job & job, int32_t timeout_ms) {
-    std::unique_lock<std::mutex> lock(mutex_);
-    done_.wait_for(lock, std::chrono::milliseconds(timeout_ms), [&] { return job.status != KOLLAMA_PENDING; });
-    return job.status > KOLLAMA_END ? report(job.status, job.reason) : job.status;
-}
-
-void engine::cancel(job & job) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    cancel_locked(job);
-}
-
-// A job that runs ends within one graph; one that waits for its turn ends here.
-void engine::cancel_locked(job & job) {
-    job.cancelled = true;
-    if (running_.get() == &job) {
-        abort_ = true;
-        return;
-    }
-    const auto queued = std::find_if(jobs_.begin(), jobs_.end(), [&](const auto & other) { return other.get() == &job; });
-    if (queued != jobs_.end()) {
-        const std::shared_ptr<kollama::job> keep = *queued;
-        jobs_.erase(queued);
-        finish(job, KOLLAMA_ERROR_ABORTED, "cancelled");
-    }
-}
-
-void engine::with_idle(sequence & seq, const std::function<void()> & f) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    if (closed_) {
-        throw failure(KOLLAMA_ERROR_CLOSED, "the context is closed");
-    }
-    if (seq.busy) {
-        throw failure(KOLLAMA_ERROR_BUSY, "another call works on this sequence");
-    }
-    f();
-}
-
 std::unique_ptr<model_pin> engine::pin_model() {
     std::lock_guard<std::mutex> lock(mutex_);
     check_open();
     return std::make_unique<model_pin>(model_);
-}
-
-std::shared_ptr<sequence> engine::take_slot() {
-    std::lock_guard<std::mutex> lock(mutex_);
-    check_open();
-    if (embeds_) {
-        throw failure(KOLLAMA_ERROR_ARGUMENT, "this context was made for embeddings: it has no sequences");
-    }
-    const auto free = std::find(slots_.begin(), slots_.end(), false);
-    if (free == slots_.end()) {
-        throw failure(KOLLAMA_ERROR_ARGUMENT,
-                      format("all %zu sequences of this context are in use: close one, or make the context with a larger n_seq_max",
-                             slots_.size()));
-    }
-    auto seq = std::make_shared<sequence>();
-    seq->id  = static_cast<int>(free - slots_.begin());
-    *free    = true;
-    sequences_[seq->id] = seq;
-    return seq;
-}
-
-void engine::drop_slot(sequence & seq) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    seq.dropped = true;
-    if (!seq.busy) {
-        set_idle(seq);
-        return;
-    }
-    if (running_ && running_->seq.get() == &seq) {
-        cancel_locked(*running_);
-    }
-    const std::deque<std::shared_ptr<job>> jobs = jobs_;
-    for (auto & job : jobs) {
-        if (job->seq.get() == &seq) {
-            cancel_locked(*job);
-        }
-    }
-    const std::vector<std::shared_ptr<generation>> generations = generations_;
-    for (auto & gen : generations) {
-        if (gen->seq.get() == &seq) {
-            cancel_locked(*gen);
-        }
-    }
-}
-
-void engine::set_idle(sequence & seq) {
-    seq.busy = false;
-    if (seq.dropped) {
-        slots_[seq.id] = false; // may be taken at once: its memory is emptied before anything else runs
-        drops_.push_back(seq.id);
-        work_.notify_one();
-    }
 }
 
 } // namespace kollama
@@ -504,4 +294,3 @@ void kollama_context_free(kollama_context * ctx) {
         delete ctx;
     }
 }
-

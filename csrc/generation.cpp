@@ -57,8 +57,10 @@ void generation::begin(engine & e) {
     if (target.size() > e.n_ctx()) {
         throw failure(KOLLAMA_ERROR_CONTEXT_FULL, format("the prompt has %zu tokens, n_ctx is %zu", target.size(), e.n_ctx()));
     }
-    const bool   resumes = history.size() > prompt.size() || sent >= 0;
-    const size_t limit   = std::min(resumes ? seq->tokens.size() : seq->n_exact(), target.size() - 1);
+    if (!resumes()) {
+        e.borrow(seq, target);
+    }
+    const size_t limit   = std::min(resumes() ? seq->tokens.size() : seq->n_exact(), target.size() - 1);
     n_read               = 0;
     while (n_read < limit && seq->tokens[n_read] == target[n_read]) {
         n_read++;
@@ -69,7 +71,7 @@ void generation::begin(engine & e) {
     } catch (const failure &) {
         n_read = 0; // a memory that cannot go back is empty now
     }
-    if (!resumes) {
+    if (!resumes()) {
         n_reused = n_read;
     }
 }
@@ -88,7 +90,7 @@ batch_item generation::next_item(engine & e, size_t budget) {
 // Drops the older half of what need not be kept.
 void generation::shift(engine & e) {
     const size_t n_drop = std::max<size_t>(1, (seq->tokens.size() - n_keep) / 2);
-    e.shift(*seq, n_keep, n_drop);
+    e.shift(*seq, n_keep, n_drop, true);
     n_dropped += n_drop;
     shifted_at = n_generated();
 }
@@ -102,14 +104,14 @@ std::vector<int32_t> generation::in_memory() const {
 
 kollama_sampler::choice generation::sample(engine & e, float * logits) {
     if (!ignore_eos) {
-        return sampler->sample(logits, e.n_vocab(), history, true);
+        return sampler->sample(logits, e.n_vocab(), history, true, n_told);
     }
     masked.clear();
     for (int32_t id : e.eog_tokens()) {
         masked.push_back(logits[id]);
         logits[id] = -std::numeric_limits<float>::infinity();
     }
-    kollama_sampler::choice chosen = sampler->sample(logits, e.n_vocab(), history, true);
+    kollama_sampler::choice chosen = sampler->sample(logits, e.n_vocab(), history, true, n_told);
     for (size_t i = 0; i < masked.size(); i++) {
         logits[e.eog_tokens()[i]] = masked[i];
     }
@@ -185,11 +187,13 @@ generation::event generation::decide(engine & e, float * logits) {
             event.top.push_back({ entry.id, entry.logit - log_total });
         }
     }
-    const kollama_sampler::choice chosen = choose(e, logits);
+    const bool                    sampled = sent < 0;
+    const kollama_sampler::choice chosen  = choose(e, logits);
     pending       = chosen.token;
     event.token   = chosen.token;
     event.logprob = chosen.logprob;
     history.push_back(chosen.token);
+    n_told        = sampled ? history.size() : 0;
     event.finish  = take(e, chosen.token);
     event.text    = text;
     return event;
@@ -272,6 +276,7 @@ kollama_status kollama_generation_init(kollama_sequence * seq, kollama_sampler *
         gen->ahead      = std::max(1, params->ahead);
         gen->n_top      = params->n_top;
         gen->key        = params->key;
+        gen->watch      = params->watch ? params->watch->state : nullptr;
         if (n_prompt == 0) {
             throw failure(KOLLAMA_ERROR_ARGUMENT, "the prompt has no tokens");
         }

@@ -35,15 +35,19 @@ struct generation : counted<KOLLAMA_HANDLE_GENERATION> {
     size_t                    shift_at   = 0; // tokens in memory at which some are dropped; 0: never
     size_t                    n_keep     = 0; // the first of them, which are not
     bool                      calls_back = false; // the consumer's thread chooses the tokens
+    std::shared_ptr<watch_state> watch;              // that is told of it, or none
     uint64_t                  key        = 0;     // what the watching thread knows it by
 
     // Engine thread only; from awaits_choice on until it is false again the consumer's.
     bool                 begun   = false;
     std::vector<int32_t> target;       // what is to be in memory before the next choice
     std::vector<int32_t> history;      // prompt and generated tokens, those dropped from memory included
+    size_t               n_told  = 0;   // tokens of it that the sampler knows
     size_t               n_dropped = 0; // behind the first n_keep
     size_t               shifted_at = 0; // generated tokens that were there at the last shift
     size_t               n_read  = 0;  // tokens of the target in memory
+    std::shared_ptr<generation> leader; // before it begins: who reads the first n_led tokens for both
+    size_t               n_led   = 0;
     int32_t              pending = -1; // chosen, not yet in memory
     stop_matcher      stops;
     utf8_stream       utf8;
@@ -88,6 +92,7 @@ struct generation : counted<KOLLAMA_HANDLE_GENERATION> {
     std::vector<kollama_logprob> handed_top;
 
     size_t n_generated() const { return history.size() - prompt.size(); }
+    bool   resumes() const { return n_generated() > 0 || sent >= 0; }
 
     bool wants_step() const;
     bool shifts_next() const { return shift_at > 0 && pending >= 0 && seq->tokens.size() >= shift_at; }

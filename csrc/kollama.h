@@ -538,7 +538,8 @@ typedef struct kollama_generation_params {
     size_t               n_top;        // most likely tokens to give with each event
     size_t               shift_at;     // tokens in memory at which older ones are dropped; 0: never
     size_t               n_keep;       // tokens of the prompt that are never dropped
-    uint64_t             key;          // by which kollama_watch_wait tells of it
+    kollama_watch *      watch;        // that tells of it, or null
+    uint64_t             key;          // by which it does
 } kollama_generation_params;
 
 typedef enum kollama_finish {
@@ -605,12 +606,14 @@ typedef enum kollama_news {
 // Never waits. for_end: there is no news in a token, only in a choice and the end.
 KOLLAMA_API kollama_news   kollama_generation_look(kollama_generation * gen, bool for_end);
 
-// Of the generations of a context; one watch at a time. It may outlive the context.
+// Of those generations of a context that were made with it, for one thread at a time. It may outlive the context.
 KOLLAMA_API kollama_status kollama_watch_init(kollama_context * ctx, kollama_watch ** out);
 KOLLAMA_API void           kollama_watch_free(kollama_watch * watch);
 // OK with the keys of those that have news, valid until the next call; PENDING after timeout_ms; END
 // once the context is closed and all was told.
 KOLLAMA_API kollama_status kollama_watch_wait(kollama_watch * watch, int32_t timeout_ms, const uint64_t ** keys, size_t * n_keys);
+// The call that waits, or the next one, gives this key, too: from any thread.
+KOLLAMA_API kollama_status kollama_watch_tell(kollama_watch * watch, uint64_t key);
 // The call that waits, and every later one, gives END: from any thread.
 KOLLAMA_API void           kollama_watch_end (kollama_watch * watch);
 

@@ -20,7 +20,7 @@ LAYERS = (
      "sampling", "deadline", "turn", "signature"),
     ("_core",),
     ("adapters", "control_vectors", "generate", "chat", "chat_format", "chat_builtin", "chat_registry", "context_shift", "embed", "rerank",
-     "slots",
+     "slots", "together",
      "inspection", "demo", "convert", "imatrix", "quantization", "aio", "watcher"),
     ("blocking",),
     ("llm",),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from types import NoneType, TracebackType
@@ -20,12 +19,13 @@ from .chat_registry import FormatLike, find_format, format_for
 from .context_shift import fit
 from .deadline import Deadline, deadline_of
 from .embed import Embedder
-from .errors import ArgumentError, ContextFullError, DeadlineError
+from .errors import ArgumentError, ContextFullError
 from .generate import Generation, stop_strings
 from .params import INT32_MAX, boolean, integer, number
 from .rerank import rerank
 from .sampling import Sampling
 from .slots import Slots
+from .together import Together
 from .turn import waits_when_busy
 from .types import Completion
 
@@ -205,7 +205,7 @@ class BlockingLLM:
         deadline = deadline_of(timeout)
         requests = self._requests(prompt, max_tokens=max_tokens, stop=stop, ignore_eos=ignore_eos,
                                   sampler=sampler, logprobs=logprobs, **sampling)
-        return self._run_together(requests, deadline)
+        return Together(self._context, self._slots, requests, self.n_parallel, deadline).run()
 
     def chat(
         self,
@@ -374,24 +374,6 @@ class BlockingLLM:
         if sampler is not None:
             raise ArgumentError("a sampler serves one stream at a time: pass its keywords instead")
         return [self.generate(prompt, **options) for prompt in prompts]
-
-    def _run_together(self, requests: list[Generation], deadline: Deadline | None,
-                      ) -> list[Completion]:
-        waiting, running, done = deque(requests), deque[Generation](), []
-        try:
-            while waiting or running:
-                while waiting and len(running) < self.n_parallel:
-                    running.append(waiting.popleft())
-                    running[-1].start(INT32_MAX, deadline)
-                with running.popleft() as generation:
-                    done.append(generation.finish())
-        except DeadlineError as error:
-            error.completion = [generation.cut() for generation in requests]
-            raise
-        finally:
-            for generation in running:
-                generation.close()
-        return done
 
     def _prompt_ids(self, prompt: _Prompt) -> NDArray[np.int32]:
         tokenizer = self.tokenizer

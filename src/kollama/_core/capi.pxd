@@ -411,6 +411,7 @@ cdef extern from "kollama.h" nogil:
         size_t n_top
         size_t shift_at
         size_t n_keep
+        kollama_watch * watch
         uint64_t key
 
     ctypedef enum kollama_finish:
@@ -464,4 +465,5 @@ cdef extern from "kollama.h" nogil:
     void kollama_watch_free(kollama_watch * watch)
     kollama_status kollama_watch_wait(
         kollama_watch * watch, int32_t timeout_ms, const uint64_t ** keys, size_t * n_keys)
+    kollama_status kollama_watch_tell(kollama_watch * watch, uint64_t key)
     void kollama_watch_end(kollama_watch * watch)
