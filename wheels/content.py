@@ -44,7 +44,8 @@ def members(wheel: Path) -> list[str]:
 
 def check_names(wheel: Path) -> list[str]:
     """One top-level package and its dist-info; libraries under names of our own, each once."""
-    name, version, *_, python, abi, platform = wheel.stem.split("-")  # a build number may be among them
+    # A build number may stand before the tags.
+    name, version, *_, python, abi, platform = wheel.stem.split("-")
     assert f"{python}-{abi}" == TAG, f"{wheel.name} is not tagged {TAG}"
     files = members(wheel)
     tops = {file.split("/")[0] for file in files}
