@@ -12,7 +12,6 @@
 #include <thread>
 
 #ifdef _WIN32
-#    define WIN32_LEAN_AND_MEAN
 #    include <windows.h>
 #else
 #    include <dlfcn.h>

@@ -132,7 +132,8 @@ def ensure_initialised():
     cpu, others = _libraries()
     if not cpu:
         raise errors.ModelLoadError("this installation of kollama has no CPU library: reinstall it")
-    cdef list paths = [os.fsencode(path) for path in cpu + others]
+    # llama.cpp takes the bytes of a path as Windows's own functions do, not as UTF-8.
+    cdef list paths = [path.encode("mbcs") if sys.platform == "win32" else os.fsencode(path) for path in cpu + others]
     cdef const char * pointers[64]
     if len(paths) > 64:
         raise errors.ModelLoadError(f"{len(paths)} backend libraries are more than can be loaded")
