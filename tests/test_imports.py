@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "kollama"
 # Only `kollama` itself, the package's __init__.py, is named without what is below it.
 LAYERS = (
     ("errors", "types", "params", "progress", "unicode", "files", "schemas", "structured", "samplers",
-     "sampling", "deadline", "turn", "signature"),
+     "sampling", "deadline", "turn", "signature", "backends", "servers"),
     ("_core",),
     ("adapters", "control_vectors", "generate", "chat", "chat_format", "chat_builtin", "chat_registry", "context_shift", "embed", "rerank",
      "slots",
