@@ -60,8 +60,8 @@ std::shared_ptr<engine> engine::create(kollama_model * model, const kollama_cont
         try {
             model->remote->call([self, params] { self->open(params); });
         } catch (const failure &) {
-            if (model->remote->is_lost()) {
-                ++model->n_abandoned; // the thread stands in it
+            if (self.use_count() > 1) {
+                self->leave_behind(); // the thread that has it waits for a server
             }
             throw;
         }
@@ -196,7 +196,13 @@ void engine::close() {
         all.erase(std::remove(all.begin(), all.end(), this), all.end());
     }
     if (abandoned_) {
-        ++model_->n_abandoned; // its threads stand where they are for ever: their memory, and the model's, stays
+        leave_behind();
+    }
+    if (left_behind_) {
+        return;
+    }
+    if (!ctx_) { // it was not made
+        --model_->n_contexts;
         return;
     }
     try {
@@ -211,10 +217,16 @@ void engine::close() {
     } catch (const failure & e) { // a server is gone: so it is with an abandoned one
         log_warning(std::string(e.what()) + "; the memory of the context stays until the process ends");
         new std::shared_ptr<engine>(weak_from_this().lock());
-        ++model_->n_abandoned;
+        leave_behind();
         return;
     }
     --model_->n_contexts;
+}
+
+void engine::leave_behind() {
+    if (!left_behind_.exchange(true)) {
+        ++model_->n_abandoned;
+    }
 }
 
 void engine::stop_all() {

@@ -176,6 +176,7 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     void open_threadpool(int32_t n_threads);
     void stop();
     bool abandon(kollama_status status, const std::string & reason); // false: it was abandoned before
+    void leave_behind(); // threads stand in its memory for ever, and in the model's
     void run();
     bool run_job(std::unique_lock<std::mutex> & lock);
     bool run_generations(std::unique_lock<std::mutex> & lock);
@@ -219,6 +220,7 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     bool                    closed_   = false;
     std::string             poison_; // the assertion that failed, or who is gone; nothing runs after it
     kollama_status          poison_status_ = KOLLAMA_ERROR_ENGINE;
+    std::atomic<bool>       left_behind_{false};
     std::atomic<bool>       abandoned_{false}; // it failed inside a graph: its threads never end
     bool                    ended_ = false;    // thread_ has done its last work
     std::shared_ptr<engine> kept_;             // itself, once abandoned: the threads stand in its memory

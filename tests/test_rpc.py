@@ -173,7 +173,7 @@ def test_two_servers_give_what_one_machine_gives(tiny_path: Path, two: list[Serv
         seq.close()
     with kollama.Model(tiny_path, rpc=[server.name for server in two]) as model:
         assert model.n_gpu_layers == model.n_layer + 1
-        with model.context(n_ctx=128, n_threads=1) as ctx:
+        with model.context(n_ctx=128, n_seq_max=2, n_threads=1) as ctx:
             seq = ctx.sequence()
             seq.append(prompt)
             assert np.abs(seq.logits - expected).max() < 0.02 * np.abs(expected).max()
