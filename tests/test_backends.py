@@ -149,6 +149,15 @@ def test_plugins_are_not_looked_for_by_the_import(tmp_path: Path) -> None:
     assert done.stdout == "False False\n"
 
 
+@pytest.mark.parametrize(("value", "found"), [("", []), ("fake", ["fake"]), ("other, fake", ["fake", "other"]), ("none", [])])
+def test_the_environment_chooses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, found: list[str]) -> None:
+    for name in ("fake", "other"):
+        write_plugin(tmp_path, name, f"LLAMA_COMMIT = {OTHER!r}")
+    monkeypatch.setenv("KOLLAMA_PLUGINS", value)
+    done = run(tmp_path, "import kollama; print(*(p.name for p in kollama.plugins()))")
+    assert done.stdout.split() == found
+
+
 def test_what_the_errors_name() -> None:
     assert "kollama[cuda]" in no_gpu([]) and "kollama[vulkan]" in no_gpu([])
     blas = Plugin("blas", "kollama-blas", "1", library="/lib", n_devices=1)

@@ -4,11 +4,14 @@ A plugin's entry point in the group "kollama.backends" is a module with
 
     LLAMA_COMMIT: str        # the commit of llama.cpp that the library was built from
     def library() -> str     # its absolute path, with what it needs at run time loaded
+
+KOLLAMA_PLUGINS in the environment names those to load, e.g. "blas,rpc"; empty, none.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -31,7 +34,13 @@ def find_plugins(llama_commit: str) -> list[Plugin]:
         llama_commit: that of the kollama which is to load them; a plugin of another one is refused,
             since ggml's structures change from commit to commit.
     """
+    wanted = os.environ.get("KOLLAMA_PLUGINS")
+    if wanted == "":
+        return []
     points = importlib.metadata.entry_points(group=GROUP)
+    if wanted is not None:
+        names = {name.strip() for name in wanted.split(",")}
+        points = importlib.metadata.EntryPoints(p for p in points if p.name in names)
     return [_inspect(point, llama_commit) for point in sorted(points, key=lambda p: p.name)]
 
 
