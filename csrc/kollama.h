@@ -80,6 +80,7 @@ KOLLAMA_API kollama_status kollama_runtime_init(
 // A further backend library, after kollama_runtime_init; n_devices is how many devices it found. LOAD, with
 // the dynamic linker's or ggml's reason, where it cannot be used.
 KOLLAMA_API kollama_status kollama_backend_load(const char * path, size_t * n_devices);
+KOLLAMA_API bool           kollama_backend_loaded(const char * name); // as ggml names it, e.g. "RPC"
 
 // Ends every engine thread. For the interpreter's exit: what is still open then is never freed.
 KOLLAMA_API void kollama_runtime_shutdown(void);

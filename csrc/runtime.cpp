@@ -337,6 +337,10 @@ kollama_status kollama_backend_load(const char * path, size_t * n_devices) {
     });
 }
 
+bool kollama_backend_loaded(const char * name) {
+    return ggml_backend_reg_by_name(name) != nullptr;
+}
+
 void kollama_runtime_shutdown(void) {
     {
         workers &                    all = all_workers();

@@ -15,8 +15,8 @@ from kollama._core.runtime import llama_version
 from kollama.backends import GROUP, find_plugins, no_gpu, no_rpc
 from kollama.types import Plugin
 
-OURS = next((line for line in (Path(__file__).parent.parent / "cmake" / "fetch_llama_cpp.py").read_text().splitlines()
-             if line.startswith("COMMIT = "))).split('"')[1]
+OURS = next(line for line in (Path(__file__).parent.parent / "cmake" / "fetch_llama_cpp.py").read_text().splitlines()
+             if line.startswith("COMMIT = ")).split('"')[1]
 OTHER = "0123456789abcdef0123456789abcdef01234567"
 
 

@@ -12,9 +12,9 @@ import pytest
 import tiny
 
 import kollama
-from kollama._core.runtime import plugin_loaded
+from kollama._core.runtime import backend_loaded
 
-pytestmark = pytest.mark.skipif(not plugin_loaded("blas"), reason="the plugin kollama-blas is not installed: pip install 'kollama[blas]'")
+pytestmark = pytest.mark.skipif(not backend_loaded("BLAS"), reason="the plugin kollama-blas is not installed: pip install 'kollama[blas]'")
 
 LOGITS = """
 import sys, numpy, kollama

@@ -25,7 +25,7 @@ LAYERS = (
     ("blocking",),
     ("llm",),
     ("",),
-    ("cli", "compat"),
+    ("cli", "compat", "ray"),
     ("__main__",),
 )
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -20,9 +20,9 @@ import tiny
 
 import kollama
 from kollama import servers
-from kollama._core.runtime import plugin_loaded
+from kollama._core.runtime import backend_loaded
 
-has_rpc = plugin_loaded("rpc")
+has_rpc = backend_loaded("RPC")
 needs_rpc = pytest.mark.skipif(not has_rpc, reason="the plugin kollama-rpc is not installed: pip install 'kollama[rpc]'")
 
 TIMEOUT_S = 120
@@ -328,7 +328,7 @@ def test_server_command(tmp_path: Path) -> None:
         assert "cannot listen at 127.0.0.1:" in fails("--port", str(taken.getsockname()[1]))
     server = Server(None, "--host", "0.0.0.0", "--cache", str(tmp_path / "cache"))
     server.process.send_signal(signal.SIGINT)
-    out, err = server.process.communicate(timeout=30)
+    err = server.process.communicate(timeout=30)[1]
     assert "neither\nauthenticated nor encrypted" in err and "0.0.0.0" in err
     assert server.process.returncode == -signal.SIGINT
     server = Server()

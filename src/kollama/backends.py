@@ -1,4 +1,4 @@
-"""Backend plugins: packages that bring one of ggml's backend libraries, found by their entry points.
+"""Backend plugins: packages that bring a backend library of ggml's, found by their entry points.
 
 A plugin's entry point in the group "kollama.backends" is a module with
 

@@ -16,7 +16,7 @@ __all__ = ["DEFAULT_PORT", "check", "is_loopback", "parse", "resolve", "try_to_b
 DEFAULT_PORT = 50052
 TIMEOUT_S = 5.0
 
-# ggml-rpc.cpp of the pinned commit: HELLO is always 14, and what it says is a size, and the version.
+# ggml-rpc.cpp of the pinned commit: HELLO is always 14; its answer is a size, and the version.
 HELLO = 14
 CAPABILITIES = 24
 VERSION = (7, 0)
@@ -31,8 +31,10 @@ def parse(value: Any, most: int) -> list[str]:
         if not isinstance(name, str):
             raise TypeError(f"rpc must be host:port texts, not {type(name).__name__}")
         host, colon, port = name.rpartition(":")
-        if not colon or not host or ":" in host or not port.isdecimal() or not 0 < int(port) < 65536:
-            raise ArgumentError(f"rpc is {name!r}; it can be host:port, e.g. '192.168.0.7:{DEFAULT_PORT}'")
+        is_port = port.isdecimal() and 0 < int(port) < 65536
+        if not colon or not host or ":" in host or not is_port:
+            raise ArgumentError(f"rpc is {name!r}; it can be host:port, e.g. "
+                                f"'192.168.0.7:{DEFAULT_PORT}'")
     if not names:
         raise ArgumentError("rpc is an empty list; it can be None")
     if len(names) > most:
@@ -56,8 +58,8 @@ def check(name: str) -> None:
             answer = _receive(connection, 8 + 4)
     except TimeoutError:
         raise RemoteError(
-            f"{name} does not answer within {TIMEOUT_S:.0f} s: a kollama rpc-server serves one process at a "
-            "time, and another may be connected to it") from None
+            f"{name} does not answer within {TIMEOUT_S:.0f} s: a kollama rpc-server serves one "
+            "process at a time, and another may be connected to it") from None
     except EOFError:
         raise RemoteError(f"{name} hangs up: it is no RPC server of this version") from None
     except OSError as error:
@@ -67,8 +69,8 @@ def check(name: str) -> None:
     if size != 4 + CAPABILITIES:
         raise RemoteError(f"{name} is no RPC server of this version")
     if major != VERSION[0] or minor > VERSION[1]:
-        raise RemoteError(f"{name} speaks version {major}.{minor}.{patch} of the protocol, and this "
-                          f"kollama {VERSION[0]}.{VERSION[1]}: install the same kollama on both")
+        raise RemoteError(f"{name} speaks version {major}.{minor}.{patch} of the protocol, and "
+                          f"this kollama {VERSION[0]}.{VERSION[1]}: install the same on both")
 
 
 def _receive(connection: socket.socket, size: int) -> bytes:
@@ -86,8 +88,8 @@ def resolve(host: str) -> str:
     try:
         return str(socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)[0][4][0])
     except OSError as error:
-        raise ArgumentError(f"host is {host!r}: {error.strerror or error}; it can be a name with an "
-                            "IPv4 address, or that") from None
+        raise ArgumentError(f"host is {host!r}: {error.strerror or error}; it can be a name with "
+                            "an IPv4 address, or that") from None
 
 
 def is_loopback(address: str) -> bool:
@@ -101,4 +103,5 @@ def try_to_bind(address: str, port: int) -> None:
         try:
             trial.bind((address, port))
         except OSError as error:
-            raise OSError(error.errno, f"cannot listen at {address}:{port}: {error.strerror}") from None
+            reason = f"cannot listen at {address}:{port}: {error.strerror}"
+            raise OSError(error.errno, reason) from None

@@ -57,6 +57,7 @@ cdef extern from "kollama.h" nogil:
         const char * const * cpu_paths, size_t n_cpu_paths, const char * const * other_paths,
         size_t n_other_paths)
     kollama_status kollama_backend_load(const char * path, size_t * n_devices)
+    bint kollama_backend_loaded(const char * name)
     void kollama_runtime_shutdown()
     void kollama_runtime_after_fork()
 

@@ -23,7 +23,7 @@ def _endpoints(value):
     from kollama import servers
 
     names = servers.parse(value, MAX_SERVERS)
-    if names and not runtime.plugin_loaded("rpc"):
+    if names and not runtime.backend_loaded("RPC"):
         from kollama.backends import no_rpc
         raise ModelLoadError(f"rpc={names}, but {no_rpc(runtime.plugins())}")
     for name in names:

@@ -239,9 +239,10 @@ def plugins():
     return list(_plugins)
 
 
-def plugin_loaded(name):
-    """Whether the plugin of that entry point is there and loaded."""
-    return any(plugin.name == name and plugin.library is not None for plugin in plugins())
+def backend_loaded(str name not None):
+    """Whether a backend is there, of a plugin or built in: by ggml's name, e.g. "RPC"."""
+    ensure_initialised()
+    return kollama_backend_loaded(name.encode())
 
 
 def rpc_in_use(str endpoint not None):

@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from .._core.runtime import default_threads, plugin_loaded, plugins, rpc_serve
+from .._core.runtime import backend_loaded, default_threads, plugins, rpc_serve
 from ..backends import no_rpc
 from ..errors import ModelLoadError
 from ..params import integer
@@ -18,7 +18,7 @@ __all__ = ["add_parser"]
 WARNING = """\
 kollama: WARNING: listening at {address}:{port}, beyond this machine. The protocol is neither
 authenticated nor encrypted: whoever reaches this port reads what is computed, writes into this
-process's memory and can take it over. Only in a network where everybody is trusted, behind a firewall."""
+process's memory and can take it over. Only in a network where everybody is trusted."""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -42,8 +42,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(options: argparse.Namespace) -> int:
     port = integer("port", options.port, 1, 65535)
-    n_threads = default_threads() if options.n_threads is None else integer("n_threads", options.n_threads, 1, 512)
-    if not plugin_loaded("rpc"):
+    n_threads = default_threads()
+    if options.n_threads is not None:
+        n_threads = integer("n_threads", options.n_threads, 1, 512)
+    if not backend_loaded("RPC"):
         raise ModelLoadError(no_rpc(plugins()))
     address = resolve(options.host)
     try_to_bind(address, port)
@@ -53,5 +55,6 @@ def run(options: argparse.Namespace) -> int:
         print(WARNING.format(address=address, port=port), file=sys.stderr, flush=True)
     # The server is a loop inside ggml, in which Python's handlers do not run.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    rpc_serve(f"{address}:{port}", cache_dir=options.cache, n_threads=n_threads, devices=options.device)
+    rpc_serve(f"{address}:{port}", cache_dir=options.cache, n_threads=n_threads,
+              devices=options.device)
     return 1

@@ -1,4 +1,4 @@
-"""The BLAS backend of kollama: products of float matrices by OpenBLAS. Nothing here is called by users."""
+"""The BLAS backend of kollama. Nothing here is called by users."""
 
 import ctypes
 from pathlib import Path
@@ -12,5 +12,6 @@ __all__ = ["LLAMA_COMMIT", "library"]
 
 def library() -> str:
     """The path of the backend library, with OpenBLAS loaded: it is found by its name then."""
-    ctypes.CDLL(str(Path(scipy_openblas32.get_lib_dir()) / scipy_openblas32.get_library(fullname=True)))
+    openblas = scipy_openblas32.get_library(fullname=True)
+    ctypes.CDLL(str(Path(scipy_openblas32.get_lib_dir()) / openblas))
     return str(Path(__file__).parent.resolve() / "libkollama-ggml-blas.so")
