@@ -26,8 +26,8 @@ void * cpu_function_address(const char * name) {
     return function;
 }
 
-bool has_other_devices() {
-    return ggml_backend_dev_count() > (product_backend() ? 2u : 1u);
+bool has_gpu() {
+    return ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_GPU) || ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_IGPU);
 }
 
 #ifdef _WIN32

@@ -245,7 +245,7 @@ void engine::on_failed_assertion(const char * message) {
     if (!e) {
         return;
     }
-    if (crew::is_worker() || (in_backend() && (e->crew_.size() > 1 || has_other_devices()))) {
+    if (crew::is_worker() || (in_backend() && (e->crew_.size() > 1 || has_gpu() || e->model_->remote))) {
         if (e->abandon(KOLLAMA_ERROR_ENGINE, message)) {
             log_warning("an assertion failed inside a graph: the memory of its context and of its model stays until the process ends");
             e->crew_.end();

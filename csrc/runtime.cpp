@@ -1,4 +1,5 @@
 #include "internal.h"
+#include "backend.h"
 #include "engine.h"
 #include "products/accelerator.h"
 #include "servers.h"
@@ -378,7 +379,7 @@ void kollama_device_get(size_t index, kollama_device * device) {
 
 bool kollama_supports_gpu(void) {
     // Not llama_supports_gpu_offload: that is true wherever the RPC library is loaded.
-    return ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_GPU) || ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_IGPU);
+    return has_gpu();
 }
 
 const char * kollama_llama_version(void) {

@@ -179,15 +179,10 @@ ggml_backend_buffer_t device_buffer_from_host(ggml_backend_dev_t, void * memory,
     return ggml_backend_cpu_buffer_from_ptr(memory, size);
 }
 
-// Prompts go to a GPU even where their weights are not there, but only past the CPU backend itself.
-bool has_gpu() {
-    static const bool found = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_GPU) ||
-                              ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_IGPU);
-    return found;
-}
-
 bool device_supports_op(ggml_backend_dev_t device, const ggml_tensor * op) {
-    return op->op == GGML_OP_MUL_MAT && !has_gpu() && product::takes(*static_cast<const product_kernels *>(device->context), op);
+    // Prompts go to a GPU even where their weights are not there, but only past the CPU backend itself.
+    static const bool gpu = has_gpu();
+    return op->op == GGML_OP_MUL_MAT && !gpu && product::takes(*static_cast<const product_kernels *>(device->context), op);
 }
 
 bool device_supports_buffer(ggml_backend_dev_t, ggml_backend_buffer_type_t type) {
