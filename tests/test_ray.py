@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import socket
 import subprocess
 import sys
 import textwrap
@@ -36,11 +37,18 @@ def test_a_batch_without_ray(tiny_path: Path) -> None:
         stage({"prompt": np.array(["a"], dtype=object)})
 
 
+def free_port() -> int:
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        return int(trial.getsockname()[1])
+
+
 def in_ray(code: str, *arguments: object) -> str:
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)], capture_output=True, text=True,
                           timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout.splitlines()[-1]
+    (found,) = (line for line in done.stdout.splitlines() if line.startswith("["))  # Ray's own lines may follow
+    return found
 
 
 @needs_ray
@@ -72,12 +80,31 @@ def test_a_deployment_of_ray_serve(tiny_path: Path) -> None:
     from ray import serve
     import kollama.ray
     ray.init(num_cpus=3, include_dashboard=False, logging_level=logging.ERROR)
-    serve.start(http_options={"port": 0})
+    port = int(sys.argv[3])
+    serve.start(http_options={"port": port})
     handle = serve.run(kollama.ray.deployment(sys.argv[1], n_ctx=64, n_parallel=2))
     many = [handle.complete.remote(text, max_tokens=6, temperature=0, ignore_eos=True) for text in json.loads(sys.argv[2])]
-    print(json.dumps([one.result()["text"] for one in many]))
+    texts = [one.result()["text"] for one in many]
+
+    def post(**body):
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/", json.dumps(body).encode(), {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request) as response:
+                return response.status, json.load(response)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    status, body = post(prompt=json.loads(sys.argv[2])[0], max_tokens=6, temperature=0, ignore_eos=True)
+    assert (status, body["text"], len(body["tokens"]), body["finish_reason"]) == (200, texts[0], 6, "length"), body
+    status, body = post(prompt="a", max_tokens=0)
+    assert status == 400 and "max_tokens" in body["error"], (status, body)
+    status, body = post(promt="a")
+    assert status == 400 and '"prompt"' in body["error"], (status, body)
+    status, body = post(prompt="a", temprature=0)
+    assert status == 400 and "temprature" in body["error"], (status, body)
+    print(json.dumps(texts))
     serve.shutdown()
     ray.shutdown()
-    """, tiny_path, json.dumps(TEXTS))
+    """, tiny_path, json.dumps(TEXTS), free_port())
     with kollama.LLM(tiny_path, n_ctx=64, n_threads=1) as llm:
         assert json.loads(out) == [llm.complete(text, max_tokens=6, temperature=0, ignore_eos=True).text for text in TEXTS]

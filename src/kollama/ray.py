@@ -122,6 +122,8 @@ def deployment(model: str, *, replicas: int = 1, num_cpus: float = 1, num_gpus: 
         async def __call__(self, request: Request) -> JSONResponse:
             try:
                 body = await request.json()
+                if not isinstance(body, dict) or "prompt" not in body:
+                    raise ValueError('the body must be a JSON object with "prompt"')
                 return JSONResponse(await self.complete(**body))
             except (KollamaError, TypeError, ValueError) as error:
                 return JSONResponse({"error": str(error)}, status_code=400)
