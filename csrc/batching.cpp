@@ -119,7 +119,7 @@ bool engine::run_generations(std::unique_lock<std::mutex> & lock) {
     std::vector<std::shared_ptr<generation>> ready;
     for (auto & gen : generations_) {
         if (!poison_.empty()) {
-            gen->fail(KOLLAMA_ERROR_ENGINE, poison_);
+            gen->fail(poison_status_, poison_);
         } else if (gen->cancelled && !gen->choosing) {
             gen->end(KOLLAMA_FINISH_CANCELLED);
         } else if (gen->wants_step()) {

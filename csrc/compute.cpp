@@ -40,6 +40,9 @@ int32_t engine::compute(const llama_batch & batch) {
         pace_->begin_step(n_rows, may_repeat_);
         const int32_t code = llama_decode(ctx_, batch);
         reserves_          = false;
+        if (abandoned_) {
+            crew::park(); // its answer came before the server was lost; who waited for it has been told otherwise
+        }
         if (code == 2 && pace_->given_up() && !is_cancelled()) {
             pace_->end_given_up(); // llama.cpp has taken the batch out of its memory again
             continue;

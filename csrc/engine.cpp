@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace kollama {
 namespace {
@@ -55,7 +56,19 @@ std::shared_ptr<engine> engine::create(kollama_model * model, const kollama_cont
                                                      params.n_seq_max, llama_max_parallel_sequences()));
     }
     std::shared_ptr<engine> self(new engine(model, params)); // with room for so many
-    self->open(params);
+    if (model->remote) {
+        try {
+            model->remote->call([self, params] { self->open(params); });
+        } catch (const failure &) {
+            if (self.use_count() > 1) {
+                self->leave_behind(); // the thread that has it waits for a server
+            }
+            throw;
+        }
+        model->remote->add(self);
+    } else {
+        self->open(params);
+    }
     std::lock_guard<std::mutex> lock(open_engines().mutex); // stop_all sees the thread, or nothing
     self->thread_ = std::thread(&engine::run, self.get());
     open_engines().engines.push_back(self.get());
@@ -188,17 +201,37 @@ void engine::close() {
         all.erase(std::remove(all.begin(), all.end(), this), all.end());
     }
     if (abandoned_) {
-        ++model_->n_abandoned; // its threads stand where they are for ever: their memory, and the model's, stays
+        leave_behind();
+    }
+    if (left_behind_) {
         return;
     }
-    llama_free(ctx_);
-    ctx_ = nullptr;
-    loras_.clear();
-    if (threadpool_) {
-        cpu_function<decltype(ggml_threadpool_free)>("ggml_threadpool_free")(threadpool_);
-        threadpool_ = nullptr;
+    if (!ctx_) { // it was not made
+        --model_->n_contexts;
+        return;
+    }
+    try {
+        call_on(model_->remote, [ctx = std::exchange(ctx_, nullptr), pool = std::exchange(threadpool_, nullptr),
+                                 loras = std::move(loras_)]() mutable {
+            llama_free(ctx);
+            loras.clear();
+            if (pool) {
+                cpu_function<decltype(ggml_threadpool_free)>("ggml_threadpool_free")(pool);
+            }
+        });
+    } catch (const failure & e) { // a server is gone: so it is with an abandoned one
+        log_warning(std::string(e.what()) + "; the memory of the context stays until the process ends");
+        new std::shared_ptr<engine>(weak_from_this().lock());
+        leave_behind();
+        return;
     }
     --model_->n_contexts;
+}
+
+void engine::leave_behind() {
+    if (!left_behind_.exchange(true)) {
+        ++model_->n_abandoned;
+    }
 }
 
 void engine::stop_all() {
@@ -217,8 +250,9 @@ void engine::on_failed_assertion(const char * message) {
     if (!e) {
         return;
     }
-    if (crew::is_worker() || (in_backend() && (e->crew_.size() > 1 || has_other_devices()))) {
-        if (e->abandon(message)) {
+    if (crew::is_worker() || (in_backend() && (e->crew_.size() > 1 || has_gpu() || e->model_->remote))) {
+        if (e->abandon(KOLLAMA_ERROR_ENGINE, message)) {
+            log_warning("an assertion failed inside a graph: the memory of its context and of its model stays until the process ends");
             e->crew_.end();
         }
         crew::park(); // another thread of the graph was faster
@@ -227,31 +261,37 @@ void engine::on_failed_assertion(const char * message) {
 
 // What waits for this engine hears of it; the engine's thread, which cannot be told, is in the graph and
 // never comes back to what it works on.
-bool engine::abandon(const char * message) {
+bool engine::abandon(kollama_status status, const std::string & reason) {
     std::lock_guard<std::mutex> lock(mutex_);
     if (abandoned_) {
         return false;
     }
     kept_      = shared_from_this();
     abandoned_ = true;
-    poison_    = message;
+    poison_    = reason;
+    poison_status_ = status;
     if (reserves_) { // the engine's thread computes with the lock
         model_->loras_stuck = true;
     }
     if (running_) {
-        finish(*running_, KOLLAMA_ERROR_ENGINE, poison_);
+        finish(*running_, status, poison_);
     }
     for (auto & job : jobs_) {
-        finish(*job, KOLLAMA_ERROR_ENGINE, poison_);
+        finish(*job, status, poison_);
     }
     for (auto & gen : generations_) {
-        gen->fail(KOLLAMA_ERROR_ENGINE, poison_);
+        gen->fail(status, poison_);
     }
     jobs_.clear();
     generations_.clear();
     done_.notify_all();
-    log_warning("an assertion failed inside a graph: the memory of its context and of its model stays until the process ends");
     return true;
+}
+
+void engine::lose_servers(const std::string & reason) {
+    if (abandon(KOLLAMA_ERROR_REMOTE, reason)) {
+        log_warning(reason + "; the memory of the context and of the model here stays until the process ends");
+    }
 }
 
 void engine::after_fork_in_child() {
@@ -264,7 +304,8 @@ void engine::check_open() const {
         throw failure(KOLLAMA_ERROR_CLOSED, "the context is closed");
     }
     if (!poison_.empty()) {
-        throw failure(KOLLAMA_ERROR_ENGINE, "this context cannot be used since an assertion failed in it: " + poison_);
+        throw failure(poison_status_, poison_status_ == KOLLAMA_ERROR_REMOTE ? poison_
+                      : "this context cannot be used since an assertion failed in it: " + poison_);
     }
 }
 

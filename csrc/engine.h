@@ -113,6 +113,9 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     // engine and does not return. Else does nothing.
     static void on_failed_assertion(const char * message);
 
+    // From servers, on a thread of theirs: one of the model's is gone. Its thread waits for ever, or will.
+    void lose_servers(const std::string & reason);
+
     // In a child of fork(), which has this memory but none of the threads: nothing is joined or
     // freed from here on, and every call is refused.
     static void after_fork_in_child();
@@ -199,7 +202,8 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     void open(const kollama_context_params & params);
     void open_threadpool(int32_t n_threads);
     void stop();
-    bool abandon(const char * message); // false: it was abandoned before
+    bool abandon(kollama_status status, const std::string & reason); // false: it was abandoned before
+    void leave_behind(); // threads stand in its memory for ever, and in the model's
     void run();
     bool run_job(std::unique_lock<std::mutex> & lock);
     bool run_generations(std::unique_lock<std::mutex> & lock);
@@ -246,7 +250,9 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     std::mutex              join_mutex_; // close and stop_all may both come to join
     bool                    stopping_ = false;
     bool                    closed_   = false;
-    std::string             poison_; // the assertion that failed; nothing runs after it
+    std::string             poison_; // the assertion that failed, or who is gone; nothing runs after it
+    kollama_status          poison_status_ = KOLLAMA_ERROR_ENGINE;
+    std::atomic<bool>       left_behind_{false};
     std::atomic<bool>       abandoned_{false}; // it failed inside a graph: its threads never end
     bool                    ended_ = false;    // thread_ has done its last work
     std::shared_ptr<engine> kept_;             // itself, once abandoned: the threads stand in its memory

@@ -112,13 +112,6 @@ ggml_backend_buffer_t device_buffer_from_host(ggml_backend_dev_t, void * memory,
     return ggml_backend_cpu_buffer_from_ptr(memory, size);
 }
 
-// Prompts go to a GPU even where their weights are not there, but only past the CPU backend itself.
-bool has_gpu() {
-    static const bool found = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_GPU) ||
-                              ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_IGPU);
-    return found;
-}
-
 // Tiles of AMX are faster than anything here, for weights in their order.
 bool has_amx() {
     const auto extra = cpu_function<std::remove_pointer_t<ggml_backend_dev_get_extra_bufts_t>>("ggml_backend_dev_get_extra_bufts");
@@ -215,6 +208,7 @@ ggml_backend_reg_t product_backend() {
     return reg;
 }
 
+// Prompts go to a GPU even where their weights are not there, but only past the CPU backend itself.
 bool product_backend_computes() {
     return product_backend() && !has_gpu();
 }

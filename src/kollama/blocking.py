@@ -68,6 +68,7 @@ class BlockingLLM:
         rms_norm_eps: float | None = None,
         tokenizer: _Path | None = None,
         progress: Callable[[float], bool | None] | Literal[True] | None = None,
+        rpc: str | Sequence[str] | None = None,
     ) -> None:
         n_ctx = integer("n_ctx", n_ctx, 1)
         n_parallel = integer("n_parallel", n_parallel, 1)
@@ -88,7 +89,7 @@ class BlockingLLM:
             model
             if isinstance(model, Model)
             else Model(model, n_gpu_layers=n_gpu_layers, mmap=mmap, mlock=mlock,
-                       rms_norm_eps=rms_norm_eps, tokenizer=tokenizer, progress=progress)
+                       rms_norm_eps=rms_norm_eps, tokenizer=tokenizer, progress=progress, rpc=rpc)
         )
         try:
             self._context = Context(
