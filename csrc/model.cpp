@@ -22,9 +22,11 @@ bool is_repacked(ggml_type type) {
 }
 
 // Whether the weights had better stay as they lie in the file. llama.cpp can be told so of all or of none.
+// Experts are ggml's to multiply.
 bool keeps_order(const kollama_gguf & gguf) {
-    return std::all_of(gguf.tensors.begin(), gguf.tensors.end(),
-                       [](const auto & tensor) { return !is_repacked(tensor.type) || product_keeps_order(tensor.type); });
+    return std::all_of(gguf.tensors.begin(), gguf.tensors.end(), [](const auto & tensor) {
+        return !is_repacked(tensor.type) || (tensor.ne[2] <= 1 && product_keeps_order(tensor.type));
+    });
 }
 
 // Whether reading the weights costs less memory than mapping them: where the CPU repacks at least

@@ -129,6 +129,13 @@ def test_few_columns_are_what_one_is(models: dict[str, Path], has_products: bool
         np.testing.assert_array_equal(here, there)
 
 
+def test_q4_0_stays_as_it_lies(models: dict[str, Path], has_products: bool) -> None:
+    if not has_products:
+        pytest.skip("this CPU has none of the instruction sets")
+    with kollama.Model(models["q4_0"]) as model:
+        assert model.uses_mmap
+
+
 def test_rows_that_fill_no_panel(tmp_path: Path, has_products: bool) -> None:
     if not has_products:
         pytest.skip("this CPU has none of the instruction sets")
