@@ -28,7 +28,8 @@ def kollama():
     import kollama
     assert any(device.type == "cpu" for device in kollama.devices())
     with kollama.LLM(model, n_ctx=64, n_threads=2) as llm:
-        return llm.complete(TEXT, max_tokens=8, ignore_eos=True, temperature=0).tokens
+        done = llm.complete(TEXT, max_tokens=8, ignore_eos=True, temperature=0)
+        return list(map(int, done.tokens))
 
 def llama_cpp():
     import llama_cpp

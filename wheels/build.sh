@@ -32,12 +32,14 @@ build_wheel() {
     local old=$work/old-$architecture raw=$work/raw-$architecture
     shift 2
     rm -rf "$raw" "$dist"/kollama-*_"$architecture".whl
+    # Ninja does not know that libraries of an earlier build were linked with other stubs.
+    find "$work" -name "libkollama*.so" -path "*linux_$architecture*" -delete
     python wheels/old_glibc.py "$old" --compiler "$compiler"
     # The platform is said, as it may be another one than this Python's.
     LDFLAGS="-L$old -Wl,--exclude-libs,ALL" _PYTHON_HOST_PLATFORM="linux-$architecture" \
         pip wheel --quiet --no-deps --wheel-dir "$raw" -C build-dir="build/wheels/cmake-{wheel_tag}" \
         "${variants[@]}" "$@" .
-    auditwheel repair --only-plat --plat "manylinux_2_28_$architecture" --wheel-dir "$dist" "$raw"/*.whl
+    auditwheel repair --only-plat --wheel-dir "$dist" "$raw"/*.whl
     python wheels/content.py "$dist"/kollama-*_"$architecture".whl
 }
 

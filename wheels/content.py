@@ -39,7 +39,7 @@ def runtime(platform: str) -> tuple[str, ...]:
 def members(wheel: Path) -> list[str]:
     with zipfile.ZipFile(wheel) as archive:
         assert archive.testzip() is None, f"{wheel.name} is damaged"
-        return archive.namelist()
+        return [file for file in archive.namelist() if not file.endswith("/")]
 
 
 def check_names(wheel: Path) -> list[str]:

@@ -87,7 +87,8 @@ def main() -> int:
             done = subprocess.run([*emulator, "-cpu", cpu, "-E", f"PYTHONPATH={folder}", python,
                                    "-S", SMOKE, model],
                                   capture_output=True, text=True, encoding="utf-8", check=False)
-            return done.returncode, done.stdout.strip(), done.stderr.strip()
+            said = [line for line in done.stderr.splitlines() if not line.startswith("qemu-")]
+            return done.returncode, done.stdout.strip(), "\n".join(said)
 
         for cpu in options.cpu:
             status, tokens, library = start(cpu)

@@ -5,6 +5,9 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -36,6 +39,21 @@ int lstat(const char * path, struct stat * into) {
 
 int fstatat(int folder, const char * path, struct stat * into, int flags) {
     return __fxstatat(STAT_VERSION, folder, path, into, flags);
+}
+
+// std::random_device of libstdc++.a takes it.
+uint32_t arc4random(void) {
+    uint32_t bits;
+    size_t   n = 0;
+    while (n < sizeof(bits)) {
+        const ssize_t more = getrandom((char *) &bits + n, sizeof(bits) - n, 0);
+        if (more > 0) {
+            n += (size_t) more;
+        } else if (errno != EINTR) {
+            abort(); // as glibc's own: a number that is not random is worse
+        }
+    }
+    return bits;
 }
 
 int getcpu(unsigned * cpu, unsigned * node) {

@@ -45,7 +45,10 @@ class Symbol:
 
 
 def run(*command: str | Path) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"{shlex.join(map(str, command))}\n{done.stderr}")
+    return done.stdout
 
 
 def rank(version: str) -> tuple[int, ...] | None:
