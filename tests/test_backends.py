@@ -165,7 +165,8 @@ def test_what_the_errors_name() -> None:
     lost = Plugin("cuda", "kollama-cuda", "1", problem="libcuda.so.1: cannot open")
     idle = Plugin("vulkan", "kollama-vulkan", "2", library="/lib")
     assert no_gpu([blas, lost, idle]) == ("no GPU can be used: kollama-cuda 1 is not loaded: libcuda.so.1: cannot open; "
-                                          "kollama-vulkan 2 is loaded and finds no device")
+                                          "kollama-vulkan 2 is loaded and finds no device; or leave n_gpu_layers at 0")
+    assert no_gpu([idle]).endswith("finds no device; pip install 'kollama[cuda]' (NVIDIA); or leave n_gpu_layers at 0")
     assert "kollama[rpc]" in no_rpc([blas])
     assert no_rpc([Plugin("rpc", "kollama-rpc", "1", problem="why")]) == "kollama-rpc 1 is not loaded: why"
 

@@ -20,7 +20,7 @@ from .types import Plugin
 __all__ = ["GROUP", "explain", "find_plugins", "no_gpu", "no_rpc"]
 
 GROUP = "kollama.backends"
-GPU_PLUGINS = ("cuda", "vulkan")
+GPU_PLUGINS = {"cuda": "'kollama[cuda]' (NVIDIA)", "vulkan": "'kollama[vulkan]'"}
 HINTS = {
     "libcuda.so.1": "it comes with NVIDIA's driver",
     "libvulkan.so.1": "it is the system's Vulkan loader (Debian: libvulkan1)",
@@ -78,15 +78,17 @@ def explain(error: object) -> str:
 def no_gpu(plugins: Iterable[Plugin]) -> str:
     """Why there is no GPU to hold layers, and what to do."""
     reasons = []
+    missing = dict(GPU_PLUGINS)
     for plugin in plugins:
+        missing.pop(plugin.name, None)
         if plugin.problem is not None:
             reasons.append(f"{plugin} is not loaded: {plugin.problem}")
         elif plugin.name in GPU_PLUGINS:
             reasons.append(f"{plugin} is loaded and finds no device")
-    if reasons:
-        return "no GPU can be used: " + "; ".join(reasons)
-    return ("no GPU backend is installed: pip install 'kollama[cuda]' (NVIDIA) or "
-            "'kollama[vulkan]', or leave n_gpu_layers at 0")
+    begin = "no GPU can be used: " if reasons else "no GPU backend is installed: "
+    if missing:
+        reasons.append("pip install " + " or ".join(missing.values()))
+    return f"{begin}{'; '.join(reasons)}; or leave n_gpu_layers at 0"
 
 
 def no_rpc(plugins: Iterable[Plugin]) -> str:

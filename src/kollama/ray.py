@@ -87,6 +87,25 @@ def as_json(done: Completion) -> dict[str, Any]:
     }
 
 
+class _Served:
+    def __init__(self, model: str, options: dict[str, Any]) -> None:
+        self._llm = LLM(model, **options)
+
+    async def complete(self, prompt: str, **generation: Any) -> dict[str, Any]:
+        return as_json(await self._llm.acomplete(prompt, **generation))
+
+    async def __call__(self, request: Any) -> Any:  # starlette's, which comes with ray[serve]
+        from starlette.responses import JSONResponse
+
+        try:
+            body = await request.json()
+            if not isinstance(body, dict) or "prompt" not in body:
+                raise ValueError('the body must be a JSON object with "prompt"')
+            return JSONResponse(await self.complete(**body))
+        except (KollamaError, TypeError, ValueError) as error:
+            return JSONResponse({"error": str(error)}, status_code=400)
+
+
 def deployment(model: str, *, replicas: int = 1, num_cpus: float = 1, num_gpus: float = 0,
                **options: Any) -> Any:
     """An application for ``ray.serve.run``.
@@ -106,31 +125,11 @@ def deployment(model: str, *, replicas: int = 1, num_cpus: float = 1, num_gpus: 
         ray.serve.Application
     """
     from ray import serve
-    from starlette.requests import Request  # comes with ray[serve]
-    from starlette.responses import JSONResponse
 
     options.setdefault("n_threads", max(1, int(num_cpus)))
     options.setdefault("n_parallel", 8)
 
-    class Served:
-        def __init__(self) -> None:
-            self._llm = LLM(model, **options)
-
-        async def complete(self, prompt: str, **generation: Any) -> dict[str, Any]:
-            return as_json(await self._llm.acomplete(prompt, **generation))
-
-        async def __call__(self, request: Request) -> JSONResponse:
-            try:
-                body = await request.json()
-                if not isinstance(body, dict) or "prompt" not in body:
-                    raise ValueError('the body must be a JSON object with "prompt"')
-                return JSONResponse(await self.complete(**body))
-            except (KollamaError, TypeError, ValueError) as error:
-                return JSONResponse({"error": str(error)}, status_code=400)
-
-    # Ray reads the types of a method where it can, and these are local names.
-    Served.__call__.__annotations__ = {"request": Request, "return": JSONResponse}
     actor = {"num_cpus": num_cpus, "num_gpus": num_gpus}
     made = serve.deployment(name="kollama", num_replicas=replicas, ray_actor_options=actor,
-                            max_ongoing_requests=4 * options["n_parallel"])(Served)
-    return made.bind()
+                            max_ongoing_requests=4 * options["n_parallel"])(_Served)
+    return made.bind(model, options)
