@@ -88,6 +88,9 @@ void engine::open(const kollama_context_params & params) {
     p.n_ubatch        = params.n_ubatch;
     p.n_seq_max       = params.n_seq_max;
     p.n_outputs_max   = embeds_ ? std::max(params.n_batch, params.n_seq_max) : params.n_seq_max; // one row a sequence, else a token
+    if (params.draft != KOLLAMA_DRAFT_NONE) {
+        p.n_outputs_max += drafting::MOST; // and one for each guess
+    }
     p.embeddings      = embeds_;
     if (ranks_) {
         p.pooling_type = LLAMA_POOLING_TYPE_RANK;
@@ -121,6 +124,23 @@ void engine::open(const kollama_context_params & params) {
     open_threadpool(params.n_threads);
     pace_       = std::make_unique<pace>(params.n_threads);
     may_repeat_ = !llama_model_is_recurrent(model_->handle) && !llama_model_is_hybrid(model_->handle);
+    if (params.draft != KOLLAMA_DRAFT_NONE) {
+        open_drafting(params, p);
+    }
+}
+
+// After the threads: a model that guesses computes on them.
+void engine::open_drafting(const kollama_context_params & params, const llama_context_params & own) {
+    const bool is_window = llama_model_n_swa(model_->handle) > 0 && !params.swa_full;
+    if (!may_repeat_ || is_window || !llama_get_memory(ctx_)) {
+        throw failure(KOLLAMA_ERROR_ARGUMENT, std::string("draft: this model's memory cannot go back behind a wrong guess: it ") +
+                                                  (is_window ? "keeps a window only (swa_full=True keeps it whole)" : "is recurrent"));
+    }
+    std::unique_ptr<draft_model> model;
+    if (params.draft == KOLLAMA_DRAFT_MODEL) {
+        model = std::make_unique<draft_model>(params.draft_model, draft_model::setup{ own, threadpool_, *model_ });
+    }
+    drafting_ = std::make_unique<drafting>(std::move(model));
 }
 
 // How long a thread spins for the next graph before it sleeps: each counts for 131,072 looks, some 3 ms
@@ -184,8 +204,12 @@ void engine::close() {
     }
     if (abandoned_) {
         ++model_->n_abandoned; // its threads stand where they are for ever: their memory, and the model's, stays
+        if (drafting_ && drafting_->model()) {
+            drafting_->model()->count_as_abandoned();
+        }
         return;
     }
+    drafting_ = nullptr; // before the threads that it computes on
     llama_free(ctx_);
     ctx_ = nullptr;
     loras_.clear();
@@ -232,6 +256,9 @@ bool engine::abandon(const char * message) {
     poison_    = message;
     if (reserves_) { // the engine's thread computes with the lock
         model_->loras_stuck = true;
+    }
+    if (drafting_ && drafting_->model()) {
+        drafting_->model()->stop_for_ever();
     }
     if (running_) {
         finish(*running_, KOLLAMA_ERROR_ENGINE, poison_);
