@@ -15,6 +15,8 @@ import kollama
 
 GREEDY = {"temperature": 0, "ignore_eos": True}
 ROUND = [1, *[300, 270, 5, 9, 280, 265] * 6]
+# Single rows and batches are summed in other orders, and a K/V memory of 16 bits makes much of a last bit.
+EXACT = {"type_k": "f32", "type_v": "f32", "flash_attn": False}
 PROMPTS = [ROUND, [1, 300, 270, 5, 9], [1, *range(259, 283), *range(259, 283)]]
 
 Make = Callable[..., kollama.LLM]
@@ -38,7 +40,7 @@ def make(model: kollama.Model) -> Iterator[Make]:
     made = []
 
     def make(**options: Any) -> kollama.LLM:
-        made.append(kollama.LLM(model, **({"n_ctx": 256, "n_threads": 1} | options)))
+        made.append(kollama.LLM(model, **({"n_ctx": 256, "n_threads": 1} | EXACT | options)))
         return made[-1]
 
     yield make
@@ -60,7 +62,7 @@ def drafting(request: pytest.FixtureRequest, make: Make, model: kollama.Model, s
 def same(one: kollama.Completion, other: kollama.Completion) -> None:
     assert one.tokens.tolist() == other.tokens.tolist()
     assert (one.text, one.finish_reason, one.incomplete) == (other.text, other.finish_reason, other.incomplete)
-    np.testing.assert_allclose(one.logprobs, other.logprobs, atol=2e-3)
+    np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4)
 
 
 @pytest.mark.parametrize("options", [
@@ -173,9 +175,9 @@ def test_guesses_take_no_room_from_others(model: kollama.Model, monkeypatch: pyt
     from kollama._core.generation import TokenStream
 
     monkeypatch.setenv("KOLLAMA_DRAFT_TOKENS", "7")
-    with model.context(n_ctx=100, n_seq_max=2, n_threads=1, draft="prompt-lookup") as context, \
+    with model.context(n_ctx=256, n_seq_max=2, n_threads=1, draft="prompt-lookup") as context, \
             context.sequence() as other, context.sequence() as seq:
-        other.append([5] * (100 - len(ROUND) - 10))
+        other.append([5] * (256 - len(ROUND) - 10))
         stream = TokenStream(seq, kollama.Sampler(temperature=0), ROUND, stop=[], ignore_eos=True)
         tokens = list(stream)
     assert len(tokens) == 11
