@@ -101,6 +101,9 @@ void engine::open(const kollama_context_params & params) {
     p.n_ubatch        = params.n_ubatch;
     p.n_seq_max       = params.n_seq_max;
     p.n_outputs_max   = embeds_ ? std::max(params.n_batch, params.n_seq_max) : params.n_seq_max; // one row a sequence, else a token
+    if (params.draft != KOLLAMA_DRAFT_NONE) {
+        p.n_outputs_max += drafting::MOST; // and one for each guess
+    }
     p.embeddings      = embeds_;
     if (ranks_) {
         p.pooling_type = LLAMA_POOLING_TYPE_RANK;
@@ -139,6 +142,23 @@ void engine::open(const kollama_context_params & params) {
     may_repeat_ = !llama_model_is_recurrent(model_->handle) && !llama_model_is_hybrid(model_->handle);
     may_share_  = may_repeat_;
     ration_.set_most(llama_n_ubatch(ctx_)); // llama.cpp computes no more at once anyway
+    if (params.draft != KOLLAMA_DRAFT_NONE) {
+        open_drafting(params, p);
+    }
+}
+
+// After the threads: a model that guesses computes on them.
+void engine::open_drafting(const kollama_context_params & params, const llama_context_params & own) {
+    const bool is_window = llama_model_n_swa(model_->handle) > 0 && !params.swa_full;
+    if (!may_repeat_ || is_window || !llama_get_memory(ctx_)) {
+        throw failure(KOLLAMA_ERROR_ARGUMENT, std::string("draft: this model's memory cannot go back behind a wrong guess: it ") +
+                                                  (is_window ? "keeps a window only (swa_full=True keeps it whole)" : "is recurrent"));
+    }
+    std::unique_ptr<draft_model> model;
+    if (params.draft == KOLLAMA_DRAFT_MODEL) {
+        model = std::make_unique<draft_model>(params.draft_model, draft_model::setup{ own, threadpool_, *model_ });
+    }
+    drafting_ = std::make_unique<drafting>(std::move(model));
 }
 
 // How long a thread spins for the next graph before it sleeps: each counts for 131,072 looks, some 3 ms
@@ -210,6 +230,7 @@ void engine::close() {
         --model_->n_contexts;
         return;
     }
+    drafting_ = nullptr; // before the threads that it computes on
     try {
         call_on(model_->remote, [ctx = std::exchange(ctx_, nullptr), pool = std::exchange(threadpool_, nullptr),
                                  loras = std::move(loras_)]() mutable {
@@ -231,6 +252,9 @@ void engine::close() {
 void engine::leave_behind() {
     if (!left_behind_.exchange(true)) {
         ++model_->n_abandoned;
+        if (drafting_ && drafting_->model()) {
+            drafting_->model()->count_as_abandoned();
+        }
     }
 }
 
@@ -272,6 +296,9 @@ bool engine::abandon(kollama_status status, const std::string & reason) {
     poison_status_ = status;
     if (reserves_) { // the engine's thread computes with the lock
         model_->loras_stuck = true;
+    }
+    if (drafting_ && drafting_->model()) {
+        drafting_->model()->stop_for_ever();
     }
     if (running_) {
         finish(*running_, status, poison_);

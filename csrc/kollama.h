@@ -377,6 +377,12 @@ KOLLAMA_API kollama_status    kollama_decoder_flush(kollama_decoder * decoder, c
 
 // ---- context -------------------------------------------------------------------------------------
 
+typedef enum kollama_draft {
+    KOLLAMA_DRAFT_NONE,
+    KOLLAMA_DRAFT_LOOKUP, // what followed the last tokens where they stood before
+    KOLLAMA_DRAFT_MODEL,  // what a smaller model of the same vocabulary takes for the likeliest
+} kollama_draft;
+
 typedef struct kollama_context_params {
     uint32_t     n_ctx;
     uint32_t     n_batch;
@@ -390,6 +396,8 @@ typedef struct kollama_context_params {
     bool         embeddings;   // for kollama_context_embed, and nothing else
     bool         file_pools;   // the model's file names a pooling, which would be llama.cpp's default
     bool         ranks;        // with embeddings: KOLLAMA_POOLING_RANK, and no other; n_ubatch holds a text
+    kollama_draft   draft;       // where its generations get guesses of the next tokens from
+    kollama_model * draft_model; // for KOLLAMA_DRAFT_MODEL; counts as one with an open context
 } kollama_context_params;
 
 KOLLAMA_API kollama_status kollama_context_init(kollama_model * model, const kollama_context_params * params, kollama_context ** out);
@@ -588,6 +596,8 @@ typedef struct kollama_generation_stats {
     size_t         n_prompt;         // tokens of the prompt
     size_t         n_reused;         // of these, already in memory from before
     size_t         n_generated;      // sampled ids handed out
+    size_t         n_drafted;        // tokens that were guessed and tried
+    size_t         n_accepted;       // of these, those that were chosen
     double         prompt_seconds;
     double         generate_seconds; // after the first token
     kollama_finish finish;

@@ -36,11 +36,17 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts. `reused_tokens` of the prompt were in memory already and cost nothing."""
+    """Token counts. `reused_tokens` of the prompt were in memory already and cost nothing.
+
+    `drafted_tokens` were guessed and computed along, `accepted_tokens` of them were what was
+    sampled: see draft of LLM.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     reused_tokens: int
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:

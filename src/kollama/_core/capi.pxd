@@ -289,6 +289,10 @@ cdef extern from "kollama.h" nogil:
     kollama_status kollama_decoder_flush(
         kollama_decoder * decoder, const char ** text, size_t * length)
 
+    ctypedef enum kollama_draft:
+        KOLLAMA_DRAFT_NONE
+        KOLLAMA_DRAFT_LOOKUP
+        KOLLAMA_DRAFT_MODEL
     ctypedef struct kollama_context_params:
         uint32_t n_ctx
         uint32_t n_batch
@@ -302,6 +306,8 @@ cdef extern from "kollama.h" nogil:
         bint embeddings
         bint file_pools
         bint ranks
+        kollama_draft draft
+        kollama_model * draft_model
     kollama_status kollama_context_init(
         kollama_model * model, const kollama_context_params * params, kollama_context ** out)
     void kollama_context_free(kollama_context * ctx)
@@ -451,6 +457,8 @@ cdef extern from "kollama.h" nogil:
         size_t n_prompt
         size_t n_reused
         size_t n_generated
+        size_t n_drafted
+        size_t n_accepted
         double prompt_seconds
         double generate_seconds
         kollama_finish finish
