@@ -1,4 +1,4 @@
-"""llama.cpp's own `llama-bench`, built like kollama's libraries, as the yardstick of the others."""
+"""llama.cpp's own `llama-bench` and its like, built as kollama's libraries are: the yardsticks."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ class Measurement:
     command: list[str]
 
 
-def build(folder: Path = FOLDER) -> Path:
-    """Path of llama-bench in the folder, built there first. What is up to date is left alone."""
+def build(folder: Path = FOLDER, tool: str = "llama-bench") -> Path:
+    """Path of the tool in the folder, built there first. What is up to date is left alone."""
     configure(folder)
     # `ggml` brings the CPU backend along, which is loaded at run time and linked by nobody.
     command = ["cmake", "--build", str(folder), "--config", "Release",
-               "--parallel", str(os.cpu_count() or 1), "--target", "llama-bench", "ggml"]
+               "--parallel", str(os.cpu_count() or 1), "--target", tool, "ggml"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return folder / "bin" / f"llama-bench{SUFFIX}"
+    return folder / "bin" / f"{tool}{SUFFIX}"
 
 
 def configure(folder: Path = FOLDER) -> None:

@@ -17,9 +17,9 @@ void engine::fill_batch(std::vector<batch_item> & items) {
             tokens_.push_back(item.tokens[i]);
             positions_.push_back(static_cast<llama_pos>(item.seq->tokens.size() + i));
             seq_ids_.push_back(item.seq->id);
-            outputs_.push_back(item.logits && i + 1 == item.n_tokens);
+            outputs_.push_back(item.logits && i + 1 + item.n_guesses >= item.n_tokens);
         }
-        item.output = static_cast<int32_t>(tokens_.size()) - 1;
+        item.output = static_cast<int32_t>(tokens_.size() - 1 - item.n_guesses);
     }
     n_seq_ids_.assign(tokens_.size(), 1);
     seq_id_ptrs_.resize(tokens_.size());
@@ -40,6 +40,9 @@ int32_t engine::compute(const llama_batch & batch) {
         pace_->begin_step(n_rows, may_repeat_);
         const int32_t code = llama_decode(ctx_, batch);
         reserves_          = false;
+        if (abandoned_) {
+            crew::park(); // its answer came before the server was lost; who waited for it has been told otherwise
+        }
         if (code == 2 && pace_->given_up() && !is_cancelled()) {
             pace_->end_given_up(); // llama.cpp has taken the batch out of its memory again
             continue;
@@ -59,8 +62,11 @@ void engine::decode(std::vector<batch_item> & items) {
     batch.seq_id      = seq_id_ptrs_.data();
     batch.logits      = outputs_.data();
 
-    for (const batch_item & item : items) {
-        item.seq->tokens.reserve(item.seq->tokens.size() + item.n_tokens); // no failure once it is read
+    for (const batch_item & item : items) { // no failure once it is read; twice the room: no copy of all for each token
+        auto & tokens = item.seq->tokens;
+        if (tokens.capacity() < tokens.size() + item.n_tokens) {
+            tokens.reserve(std::max(2 * tokens.capacity(), tokens.size() + item.n_tokens));
+        }
     }
     guard         g;
     const int32_t code = compute(batch);
@@ -68,7 +74,7 @@ void engine::decode(std::vector<batch_item> & items) {
         fail_decode(code, items, g.errors());
     }
     for (const batch_item & item : items) {
-        item.seq->tokens.insert(item.seq->tokens.end(), item.tokens, item.tokens + item.n_tokens);
+        item.seq->tokens.insert(item.seq->tokens.end(), item.tokens, item.tokens + item.n_tokens - item.n_guesses);
     }
 }
 
@@ -97,22 +103,30 @@ void engine::fail_decode(int32_t code, std::vector<batch_item> & items, const st
     }
 }
 
-float * engine::logits_of(const batch_item & item) const {
-    float * row = llama_get_logits_ith(ctx_, item.output);
+float * engine::logits_of(const batch_item & item, size_t guess) const {
+    float * row = llama_get_logits_ith(ctx_, item.output + static_cast<int32_t>(guess));
     if (!row) {
         throw failure(KOLLAMA_ERROR_DECODE, "llama.cpp computed no logits for the last token");
     }
     return row;
 }
 
+// Whether what token n_keep attends to is in memory.
+bool engine::has_past(const sequence & seq, size_t n_keep) const {
+    const llama_pos oldest = std::max(0, static_cast<llama_pos>(n_keep) - llama_model_n_swa(model_->handle));
+    return llama_memory_seq_pos_min(llama_get_memory(ctx_), seq.id) <= oldest;
+}
+
+void engine::take_back_guesses(sequence & seq) {
+    rewind(seq, seq.tokens.size());
+}
+
 void engine::rewind(sequence & seq, size_t n_keep) {
-    llama_memory_t  memory   = llama_get_memory(ctx_);
-    const llama_pos n        = static_cast<llama_pos>(n_keep);
-    const llama_pos oldest   = std::max(0, n - llama_model_n_swa(model_->handle)); // that token n attends to
-    const auto      has_past = [&] { return llama_memory_seq_pos_min(memory, seq.id) <= oldest; };
+    llama_memory_t  memory = llama_get_memory(ctx_);
+    const llama_pos n      = static_cast<llama_pos>(n_keep);
     if (n_keep == 0) {
         llama_memory_seq_rm(memory, seq.id, -1, -1);
-    } else if (!has_past() || !llama_memory_seq_rm(memory, seq.id, n, -1)) {
+    } else if (!has_past(seq, n_keep) || !llama_memory_seq_rm(memory, seq.id, n, -1)) {
         // A recurrent state has no past to go back to, nor has a pruned window (swa_full=False).
         llama_memory_seq_rm(memory, seq.id, -1, -1);
         shared_.cut(seq.id, 0);

@@ -9,8 +9,10 @@
 
 #include "adapters.h"
 #include "crew.h"
+#include "drafting.h"
 #include "model.h"
 #include "pace.h"
+#include "ration.h"
 #include "row.h"
 #include "shared_cells.h"
 
@@ -73,9 +75,18 @@ struct embed_request {
 struct job {
     std::function<void(job &)> work; // runs on the engine thread; what it throws is how the job ends
     std::shared_ptr<sequence>  seq;  // busy until the job has ended; may be null
+    bool                       again = false; // set by work: it goes on once others had their turn
     kollama_status             status    = KOLLAMA_PENDING;
+    bool                       begun     = false; // work alone can end it now: there is something to be undone
     bool                       cancelled = false;
     std::string                reason;
+};
+
+// News of generations for one thread. Under the engine's mutex.
+struct watch_state {
+    std::vector<uint64_t>   told; // keys of those that have some
+    bool                    over = false; // none come any more
+    std::condition_variable news;
 };
 
 // What one sequence adds to a batch.
@@ -83,9 +94,10 @@ struct batch_item {
     sequence *      seq;
     const int32_t * tokens;
     size_t          n_tokens;
-    bool            logits;      // of its last token
-    int32_t         output  = -1;    // set by decode: index for logits_of
-    bool            emptied = false; // set by decode: it failed, and this memory could not go back
+    bool            logits;          // of its last token, and of the one before each guess
+    size_t          n_guesses = 0;   // its last tokens: not the sequence's until they are taken; see take_back_guesses
+    int32_t         output    = -1;    // set by decode: index for logits_of
+    bool            emptied   = false; // set by decode: it failed, and this memory could not go back
 };
 
 class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HANDLE_CONTEXT> {
@@ -102,6 +114,9 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     // From ggml's abort callback. On a thread that computes for an engine, inside a graph: abandons that
     // engine and does not return. Else does nothing.
     static void on_failed_assertion(const char * message);
+
+    // From servers, on a thread of theirs: one of the model's is gone. Its thread waits for ever, or will.
+    void lose_servers(const std::string & reason);
 
     // In a child of fork(), which has this memory but none of the threads: nothing is joined or
     // freed from here on, and every call is refused.
@@ -124,8 +139,10 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
 
     // What there is of it, without waiting; where there is nothing, wait_news gives its key once there is.
     kollama_news   look(generation & gen, bool for_end);
-    kollama_status wait_news(int32_t timeout_ms, std::vector<uint64_t> & keys); // one thread at a time
-    void           end_watch();
+    std::shared_ptr<watch_state> make_watch();
+    kollama_status         wait_news(watch_state & watch, int32_t timeout_ms, std::vector<uint64_t> & keys); // one thread at a time
+    void                   tell(watch_state & watch, uint64_t key); // as if there were news
+    void                   end_watch(watch_state & watch);
 
     // Runs f under the mutex, once nobody works on seq: BUSY else.
     void with_idle(sequence & seq, const std::function<void()> & f);
@@ -136,17 +153,23 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     // ---- under the mutex ----
     void set_idle(sequence & seq);
     void announce(generation & gen); // to those who wait for it
-    void ring();                     // for the watching thread, after announcements
+    void ring();                     // for threads that watch, after announcements
+    void end_watches();
 
     // ---- for jobs, on the engine thread ----
     // All or nothing: where it throws, every sequence is as it was. At most n_batch tokens in all.
     void          decode(std::vector<batch_item> & items);
-    float *       logits_of(const batch_item & item) const; // llama.cpp's row, until the next decode
+    float *       logits_of(const batch_item & item, size_t guess = 0) const; // llama.cpp's row, until the next decode
+    void          take_back_guesses(sequence & seq); // from memory: those that are not among its tokens by now
     // Keeps the first n_keep tokens.
     void rewind(sequence & seq, size_t n_keep);
     void fork(const sequence & src, sequence & dst);
-    // Drops n_discard tokens behind the first n_keep; some must be left behind them.
-    void shift(sequence & seq, size_t n_keep, size_t n_discard);
+    void borrow(const std::shared_ptr<sequence> & seq, const std::vector<int32_t> & tokens);
+    // Drops n_discard tokens behind the first n_keep; some must be left behind them. What it shares with
+    // others cannot be moved: it throws, or copies that for itself.
+    void shift(sequence & seq, size_t n_keep, size_t n_discard, bool may_copy = false);
+    // Tokens to read in one batch, so that generations have their turn soon.
+    size_t n_part() const { return ration_.tokens(n_running_); }
     void check_cancelled(const job & job);
     void set_loras(std::vector<scaled_lora> loras);
     void set_control_vector(const std::vector<float> & data, int32_t first, int32_t last); // of layers 1, 2, ...; empty: none
@@ -161,18 +184,31 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     size_t                n_vocab() const { return n_vocab_; }
     size_t                n_ctx() const { return n_ctx_; }
     size_t                n_batch() const { return n_batch_; }
+    drafting *            drafts() { return drafting_.get(); } // null: nothing is guessed; for the engine thread
     bool                  embeds() const { return embeds_; }
     bool                  ranks() const { return ranks_; }
     std::string           cache_kind() const; // what a saved sequence depends on
     const std::vector<int32_t> & eog_tokens(); // every end-of-generation id; any thread
 
   private:
+    struct share { // of the next batch
+        std::shared_ptr<generation> gen;
+        size_t                      n_tokens;
+    };
+
+    struct source {
+        std::shared_ptr<sequence> seq;
+        size_t                    n_tokens;
+    };
+
     engine(kollama_model * model, const kollama_context_params & params);
 
     void open(const kollama_context_params & params);
     void open_threadpool(int32_t n_threads);
+    void open_drafting(const kollama_context_params & params, const llama_context_params & own);
     void stop();
-    bool abandon(const char * message); // false: it was abandoned before
+    bool abandon(kollama_status status, const std::string & reason); // false: it was abandoned before
+    void leave_behind(); // threads stand in its memory for ever, and in the model's
     void run();
     bool run_job(std::unique_lock<std::mutex> & lock);
     bool run_generations(std::unique_lock<std::mutex> & lock);
@@ -183,7 +219,14 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     void revive(const std::shared_ptr<generation> & gen, kollama_sampler * sampler);
     void read_last_again(sequence & seq);
     int32_t compute(const llama_batch & batch);
-    void step(std::vector<std::shared_ptr<generation>> & ready);
+    void step(const std::vector<std::shared_ptr<generation>> & ready);
+    std::vector<share> allot(const std::vector<std::shared_ptr<generation>> & ready);
+    bool awaits_prefix(generation & gen, const std::vector<std::shared_ptr<generation>> & before);
+    source best_source(const std::shared_ptr<sequence> & seq, const std::vector<int32_t> & tokens, const sequence * but_not = nullptr);
+    bool has_past(const sequence & seq, size_t n_keep) const;
+    void copy_shared(sequence & seq);
+    void guess(std::vector<batch_item> & items, const std::vector<std::shared_ptr<generation>> & owners);
+    kollama_status try_step(std::vector<batch_item> & items, const std::vector<std::shared_ptr<generation>> & owners);
     void retry(kollama_status status, const std::vector<batch_item> & items,
                const std::vector<std::shared_ptr<generation>> & owners);
     void advance(const std::vector<batch_item> & items, const std::vector<std::shared_ptr<generation>> & owners);
@@ -209,12 +252,14 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     std::string      cache_kind_;
 
     std::mutex              mutex_;
-    std::condition_variable work_, done_, watch_;
+    std::condition_variable work_, done_;
     std::thread             thread_;
     std::mutex              join_mutex_; // close and stop_all may both come to join
     bool                    stopping_ = false;
     bool                    closed_   = false;
-    std::string             poison_; // the assertion that failed; nothing runs after it
+    std::string             poison_; // the assertion that failed, or who is gone; nothing runs after it
+    kollama_status          poison_status_ = KOLLAMA_ERROR_ENGINE;
+    std::atomic<bool>       left_behind_{false};
     std::atomic<bool>       abandoned_{false}; // it failed inside a graph: its threads never end
     bool                    ended_ = false;    // thread_ has done its last work
     std::shared_ptr<engine> kept_;             // itself, once abandoned: the threads stand in its memory
@@ -224,8 +269,7 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     std::vector<bool>                        slots_; // by sequence id: taken
     std::vector<std::weak_ptr<sequence>>     sequences_; // by id
     std::vector<int>                         drops_; // ids to be emptied before anything else runs
-    std::vector<uint64_t>                    told_;  // keys of generations with news, for the watching thread
-    bool                                     unwatched_ = false; // no news come any more
+    std::vector<std::weak_ptr<watch_state>>        watches_;
     std::shared_ptr<job>                     running_; // generations mark themselves
     std::atomic<bool>                        abort_{false};      // polled by ggml between nodes
     std::atomic<bool>                        shielded_{false};   // and not heeded
@@ -233,7 +277,12 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     std::vector<scaled_lora>                 loras_;  // likewise: those in use
     std::atomic<uint64_t>                    lora_key_{0}, control_key_{0};
     std::unique_ptr<pace>                    pace_;   // engine thread only
+    std::unique_ptr<drafting>                drafting_; // likewise
     bool                                     may_repeat_ = false; // a batch that was given up leaves no trace in the memory
+    bool                                     may_share_  = false; // a sequence can take what another one has in memory
+    ration                                   ration_;            // engine thread only, as are the next two
+    size_t                                   n_running_ = 0;     // generations that the latest batch had tokens of
+    size_t                                   turn_      = 0;     // counts batches
     bool                                     reserves_ = true; // engine thread only: the next graph is laid out anew
 
     // Engine thread only, kept between batches.
@@ -257,6 +306,12 @@ struct kollama_job : kollama::counted<KOLLAMA_HANDLE_JOB> {
 
 struct kollama_context {
     std::shared_ptr<kollama::engine> engine;
+};
+
+struct kollama_watch {
+    std::shared_ptr<kollama::engine> owner;
+    std::shared_ptr<kollama::watch_state> state;
+    std::vector<uint64_t>            keys; // of the latest wait
 };
 
 struct kollama_sequence {

@@ -57,8 +57,10 @@ void generation::begin(engine & e) {
     if (target.size() > e.n_ctx()) {
         throw failure(KOLLAMA_ERROR_CONTEXT_FULL, format("the prompt has %zu tokens, n_ctx is %zu", target.size(), e.n_ctx()));
     }
-    const bool   resumes = history.size() > prompt.size() || sent >= 0;
-    const size_t limit   = std::min(resumes ? seq->tokens.size() : seq->n_exact(), target.size() - 1);
+    if (!resumes()) {
+        e.borrow(seq, target);
+    }
+    const size_t limit   = std::min(resumes() ? seq->tokens.size() : seq->n_exact(), target.size() - 1);
     n_read               = 0;
     while (n_read < limit && seq->tokens[n_read] == target[n_read]) {
         n_read++;
@@ -69,8 +71,11 @@ void generation::begin(engine & e) {
     } catch (const failure &) {
         n_read = 0; // a memory that cannot go back is empty now
     }
-    if (!resumes) {
+    if (!resumes()) {
         n_reused = n_read;
+    }
+    if (e.drafts() && !calls_back && !draft) {
+        draft = std::make_unique<stream_draft>();
     }
 }
 
@@ -85,10 +90,24 @@ batch_item generation::next_item(engine & e, size_t budget) {
     return { seq.get(), target.data() + n_read, n, n_read + n == target.size() };
 }
 
+// None where a token that is sent may replace the next one: it is not to be computed before it is asked
+// for. Nor beyond what the text may have, or a shift, which comes when it would come without.
+size_t generation::n_guessable(const engine & e) const {
+    if (!draft || keeps_row) {
+        return 0;
+    }
+    const size_t full = shift_at > 0 ? shift_at : e.n_ctx(), n_then = seq->tokens.size() + 1;
+    size_t       n    = std::min({ drafting::MOST, full > n_then ? full - n_then : 0, ahead - 1 });
+    if (max_tokens >= 0) {
+        n = std::min(n, static_cast<size_t>(max_tokens) - n_generated() - 1);
+    }
+    return n;
+}
+
 // Drops the older half of what need not be kept.
 void generation::shift(engine & e) {
     const size_t n_drop = std::max<size_t>(1, (seq->tokens.size() - n_keep) / 2);
-    e.shift(*seq, n_keep, n_drop);
+    e.shift(*seq, n_keep, n_drop, true);
     n_dropped += n_drop;
     shifted_at = n_generated();
 }
@@ -102,14 +121,14 @@ std::vector<int32_t> generation::in_memory() const {
 
 kollama_sampler::choice generation::sample(engine & e, float * logits) {
     if (!ignore_eos) {
-        return sampler->sample(logits, e.n_vocab(), history, true);
+        return sampler->sample(logits, e.n_vocab(), history, true, n_told);
     }
     masked.clear();
     for (int32_t id : e.eog_tokens()) {
         masked.push_back(logits[id]);
         logits[id] = -std::numeric_limits<float>::infinity();
     }
-    kollama_sampler::choice chosen = sampler->sample(logits, e.n_vocab(), history, true);
+    kollama_sampler::choice chosen = sampler->sample(logits, e.n_vocab(), history, true, n_told);
     for (size_t i = 0; i < masked.size(); i++) {
         logits[e.eog_tokens()[i]] = masked[i];
     }
@@ -171,9 +190,42 @@ void generation::advance(engine & e, std::mutex & mutex, const batch_item & item
         e.announce(*this);
         return;
     }
-    event event = decide(e, logits);
-    std::lock_guard<std::mutex> lock(mutex);
-    publish(std::move(event));
+    std::vector<event> decided;
+    std::exception_ptr failed;
+    try {
+        decide_all(e, item, decided);
+    } catch (...) {
+        failed = std::current_exception();
+    }
+    if (item.n_guesses > 0) {
+        e.take_back_guesses(*seq); // before the consumer may have the sequence back
+    }
+    {
+        std::lock_guard<std::mutex> lock(mutex);
+        publish_all(decided);
+    }
+    if (failed) {
+        std::rethrow_exception(failed);
+    }
+}
+
+// A token of each row, for as long as they are those that were guessed: what is drawn from a row behind
+// a wrong guess would follow another text.
+void generation::decide_all(engine & e, const batch_item & item, std::vector<event> & events) {
+    size_t n_right = 0;
+    for (;;) {
+        events.push_back(decide(e, e.logits_of(item, n_right)));
+        const bool is_last  = events.back().finish != KOLLAMA_FINISH_NONE;
+        const bool is_wrong = n_right < item.n_guesses && draft->guesses[n_right] != pending;
+        if (is_last || is_wrong || n_right == item.n_guesses) {
+            if (draft) {
+                e.drafts()->saw(*draft, item.n_guesses, n_right, is_wrong, pending);
+            }
+            return;
+        }
+        seq->tokens.push_back(pending); // decode made room
+        n_right++;
+    }
 }
 
 generation::event generation::decide(engine & e, float * logits) {
@@ -185,11 +237,13 @@ generation::event generation::decide(engine & e, float * logits) {
             event.top.push_back({ entry.id, entry.logit - log_total });
         }
     }
-    const kollama_sampler::choice chosen = choose(e, logits);
+    const bool                    sampled = sent < 0;
+    const kollama_sampler::choice chosen  = choose(e, logits);
     pending       = chosen.token;
     event.token   = chosen.token;
     event.logprob = chosen.logprob;
     history.push_back(chosen.token);
+    n_told        = sampled ? history.size() : 0;
     event.finish  = take(e, chosen.token);
     event.text    = text;
     return event;
@@ -213,6 +267,16 @@ kollama_sampler::choice generation::choose(engine & e, float * logits) {
 void generation::look(const float * logits, size_t n_vocab) {
     scan_row(logits, n_vocab, block_max);
     top_of_row(logits, n_vocab, std::min(n_top, n_vocab), block_max, order, top);
+}
+
+void generation::publish_all(std::vector<event> & events) {
+    if (draft) {
+        n_drafted  = draft->n_drafted;
+        n_accepted = draft->n_accepted;
+    }
+    for (event & event : events) {
+        publish(std::move(event));
+    }
 }
 
 void generation::publish(event event) {
@@ -272,6 +336,7 @@ kollama_status kollama_generation_init(kollama_sequence * seq, kollama_sampler *
         gen->ahead      = std::max(1, params->ahead);
         gen->n_top      = params->n_top;
         gen->key        = params->key;
+        gen->watch      = params->watch ? params->watch->state : nullptr;
         if (n_prompt == 0) {
             throw failure(KOLLAMA_ERROR_ARGUMENT, "the prompt has no tokens");
         }

@@ -35,16 +35,21 @@ struct generation : counted<KOLLAMA_HANDLE_GENERATION> {
     size_t                    shift_at   = 0; // tokens in memory at which some are dropped; 0: never
     size_t                    n_keep     = 0; // the first of them, which are not
     bool                      calls_back = false; // the consumer's thread chooses the tokens
+    std::shared_ptr<watch_state> watch;              // that is told of it, or none
     uint64_t                  key        = 0;     // what the watching thread knows it by
 
     // Engine thread only; from awaits_choice on until it is false again the consumer's.
     bool                 begun   = false;
     std::vector<int32_t> target;       // what is to be in memory before the next choice
     std::vector<int32_t> history;      // prompt and generated tokens, those dropped from memory included
+    size_t               n_told  = 0;   // tokens of it that the sampler knows
     size_t               n_dropped = 0; // behind the first n_keep
     size_t               shifted_at = 0; // generated tokens that were there at the last shift
     size_t               n_read  = 0;  // tokens of the target in memory
+    std::shared_ptr<generation> leader; // before it begins: who reads the first n_led tokens for both
+    size_t               n_led   = 0;
     int32_t              pending = -1; // chosen, not yet in memory
+    std::unique_ptr<stream_draft> draft; // where tokens are guessed
     stop_matcher      stops;
     utf8_stream       utf8;
     std::string       bytes, text;
@@ -78,6 +83,7 @@ struct generation : counted<KOLLAMA_HANDLE_GENERATION> {
     bool              steps     = false; // tokens are replaced: none is computed before it is asked for
     int32_t           forced    = -1;    // to be put in the place of the last token handed out
     std::atomic<size_t> n_reused{0};
+    size_t            n_drafted = 0, n_accepted = 0;
     size_t            n_handed  = 0;
     std::string       incomplete;
     clock::time_point started, first, last;
@@ -88,6 +94,7 @@ struct generation : counted<KOLLAMA_HANDLE_GENERATION> {
     std::vector<kollama_logprob> handed_top;
 
     size_t n_generated() const { return history.size() - prompt.size(); }
+    bool   resumes() const { return n_generated() > 0 || sent >= 0; }
 
     bool wants_step() const;
     bool shifts_next() const { return shift_at > 0 && pending >= 0 && seq->tokens.size() >= shift_at; }
@@ -98,6 +105,7 @@ struct generation : counted<KOLLAMA_HANDLE_GENERATION> {
     void fail(kollama_status status, std::string reason);
     void end(kollama_finish finish);
     void publish(event event);
+    void publish_all(std::vector<event> & events);
     void give_sampler_back();
 
     // On the thread that chooses, without the mutex. May write into the logits.
@@ -107,6 +115,7 @@ struct generation : counted<KOLLAMA_HANDLE_GENERATION> {
     void       begin(engine & e);
     bool       replace(engine & e, std::mutex & mutex); // true: and that was all for this step
     batch_item next_item(engine & e, size_t budget);
+    size_t     n_guessable(const engine & e) const; // guesses that the next step has room for
     void       advance(engine & e, std::mutex & mutex, const batch_item & item);
 
   private:
@@ -117,6 +126,7 @@ struct generation : counted<KOLLAMA_HANDLE_GENERATION> {
     kollama_sampler::choice choose(engine & e, float * logits);
     kollama_sampler::choice sample(engine & e, float * logits); // may write into them
     kollama_finish          take(engine & e, int32_t token); // fills text
+    void                    decide_all(engine & e, const batch_item & item, std::vector<event> & events);
 };
 
 } // namespace kollama

@@ -45,35 +45,45 @@ kollama_row * sequence::take_row() const {
 
 namespace {
 
-// Reads tokens in batches; where it throws, the sequence is as it was before the first.
-void append(engine & e, kollama::job & job, sequence & seq, const std::vector<int32_t> & tokens) {
-    const size_t n_before = seq.tokens.size();
-    const bool   had_row  = seq.row_valid;
+struct appending {
+    std::shared_ptr<sequence> seq;
+    std::vector<int32_t>      tokens;
+    size_t                    n_done   = 0;
+    size_t                    n_before = 0;
+    bool                      had_row  = false;
+};
+
+// Reads the next tokens of them; where it throws, the sequence is as it was before the first.
+void append_part(engine & e, kollama::job & job, appending & a) {
+    sequence & seq = *a.seq;
+    if (a.n_done == 0) {
+        a.n_before = seq.tokens.size();
+        a.had_row  = seq.row_valid;
+    }
     try {
         if (!seq.row) {
             seq.row = new kollama_row(e.n_vocab());
         }
-        for (size_t done = 0; done < tokens.size();) {
-            e.check_cancelled(job);
-            const size_t            n    = std::min(e.n_batch(), tokens.size() - done);
-            const bool              last = done + n == tokens.size();
-            std::vector<batch_item> items{ { &seq, tokens.data() + done, n, last } };
-            e.decode(items);
-            done += n;
-            if (last) {
-                e.check_cancelled(job); // one that came after the last graph: not too late
-                std::memcpy(seq.row->logits.data(), e.logits_of(items[0]), e.n_vocab() * sizeof(float));
-                seq.row_valid = true;
-            }
+        e.check_cancelled(job);
+        const size_t            n    = std::min(e.n_part(), a.tokens.size() - a.n_done);
+        const bool              last = a.n_done + n == a.tokens.size();
+        std::vector<batch_item> items{ { &seq, a.tokens.data() + a.n_done, n, last } };
+        e.decode(items);
+        a.n_done += n;
+        job.again = !last;
+        if (last) {
+            e.check_cancelled(job); // one that came after the last graph: not too late
+            std::memcpy(seq.row->logits.data(), e.logits_of(items[0]), e.n_vocab() * sizeof(float));
+            seq.row_valid = true;
         }
     } catch (const engine_failure &) {
         throw; // nothing runs in this context any more
     } catch (...) {
-        if (seq.tokens.size() < n_before) {
+        if (seq.tokens.size() < a.n_before) {
             throw failure(KOLLAMA_ERROR_DECODE, "it failed, and this model's memory cannot go back: the sequence is now empty");
         }
-        e.rewind(seq, n_before);
-        seq.row_valid = had_row; // the row was not touched
+        e.rewind(seq, a.n_before);
+        seq.row_valid = a.had_row; // the row was not touched
         throw;
     }
 }
@@ -107,9 +117,10 @@ kollama_status kollama_sequence_append(kollama_sequence * seq, const int32_t * t
                                                                  n_tokens, n_before, e.n_ctx()));
             }
         });
-        auto work = [&e, state = seq->state, copy = std::vector<int32_t>(tokens, tokens + n_tokens)](kollama::job & job) {
-            append(e, job, *state, copy);
-        };
+        auto all = std::make_shared<appending>();
+        all->seq = seq->state;
+        all->tokens.assign(tokens, tokens + n_tokens);
+        auto work = [&e, all](kollama::job & job) { append_part(e, job, *all); };
         submit_job(seq, std::move(work), out);
     });
 }

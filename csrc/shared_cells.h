@@ -14,10 +14,10 @@ class shared_cells {
   public:
     explicit shared_cells(size_t n_sequences) : with_(n_sequences) {}
 
-    // dst holds the first n_tokens of src, all that it has.
+    // dst holds the first n_tokens of src, and nothing else.
     void fork(int src, int dst, size_t n_tokens) {
         for (const auto & [other, n] : with_[src]) {
-            set(dst, other, n);
+            set(dst, other, std::min(n, n_tokens));
         }
         set(src, dst, n_tokens);
     }

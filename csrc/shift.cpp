@@ -19,11 +19,14 @@ void engine::check_can_shift() const {
     }
 }
 
-void engine::shift(sequence & seq, size_t n_keep, size_t n_discard) {
+void engine::shift(sequence & seq, size_t n_keep, size_t n_discard, bool may_copy) {
     const size_t n = seq.tokens.size();
     if (n_discard == 0 || n_keep >= n || n_discard >= n - n_keep) {
         throw failure(KOLLAMA_ERROR_ARGUMENT, format("cannot keep the first %zu tokens of %zu and discard %zu: at least one must be "
                                                      "discarded, and one left behind", n_keep, n, n_discard));
+    }
+    if (may_copy && shared_.most(seq.id) > n_keep + n_discard) {
+        copy_shared(seq);
     }
     if (shared_.most(seq.id) > n_keep + n_discard) {
         throw failure(KOLLAMA_ERROR_STATE, format("a fork shares the first %zu tokens of this sequence: they cannot be moved while both are "

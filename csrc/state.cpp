@@ -275,6 +275,23 @@ void engine::load(sequence & seq, const saved_sequence & saved) {
     seq.n_kept = saved.n_kept;
 }
 
+// Cells of its own for all that it shares with others.
+void engine::copy_shared(sequence & seq) {
+    std::vector<uint8_t> data(llama_state_seq_get_size(ctx_, seq.id));
+    {
+        guard g;
+        if (llama_state_seq_get_data(ctx_, data.data(), data.size(), seq.id) != data.size()) {
+            throw failure(KOLLAMA_ERROR_DECODE, "llama.cpp cannot copy this sequence: " + g.errors());
+        }
+    }
+    saved_sequence copy;
+    copy.tokens = seq.tokens;
+    copy.n_kept = seq.n_kept;
+    copy.data   = data.data();
+    copy.size   = data.size();
+    load(seq, copy);
+}
+
 } // namespace kollama
 
 kollama_status kollama_sequence_save(kollama_sequence * seq, kollama_blob ** blob, kollama_job ** out) {

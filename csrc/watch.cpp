@@ -1,8 +1,9 @@
-// News of generations for one thread that watches all those of a context, so that an event loop need
-// not wait in any of them.
+// News of generations for threads that watch many of them, so that an event loop, or one thread with
+// several requests, need not wait in any of them.
 
 #include "generation.h"
 
+#include <algorithm>
 #include <chrono>
 
 namespace kollama {
@@ -14,13 +15,16 @@ void engine::announce(generation & gen) {
                         (gen.armed == generation::watched::for_end && (gen.status != KOLLAMA_PENDING || gen.awaits_choice));
     if (wanted) {
         gen.armed = generation::watched::no;
-        told_.push_back(gen.key); // look made room for it
+        gen.watch->told.push_back(gen.key); // look made room for it
     }
 }
 
 void engine::ring() {
-    if (!told_.empty()) {
-        watch_.notify_one();
+    for (const auto & weak : watches_) {
+        const auto watch = weak.lock();
+        if (watch && !watch->told.empty()) {
+            watch->news.notify_one();
+        }
     }
 }
 
@@ -35,39 +39,62 @@ kollama_news engine::look(generation & gen, bool for_end) {
     if (gen.awaits_choice && !gen.choosing && gen.events.empty()) {
         return KOLLAMA_NEWS_CHOICE;
     }
-    told_.reserve(told_.size() + generations_.size() + 1);
-    gen.armed = for_end ? generation::watched::for_end : generation::watched::for_all;
+    if (gen.watch) {
+        auto & told = gen.watch->told;
+        told.reserve(told.size() + generations_.size() + 1);
+        gen.armed = for_end ? generation::watched::for_end : generation::watched::for_all;
+    }
     return KOLLAMA_NEWS_NONE;
 }
 
-kollama_status engine::wait_news(int32_t timeout_ms, std::vector<uint64_t> & keys) {
+std::shared_ptr<watch_state> engine::make_watch() {
+    auto                        made = std::make_shared<watch_state>();
+    std::lock_guard<std::mutex> lock(mutex_);
+    made->over = ended_;
+    watches_.erase(std::remove_if(watches_.begin(), watches_.end(), [](const auto & weak) { return weak.expired(); }), watches_.end());
+    watches_.push_back(made);
+    return made;
+}
+
+kollama_status engine::wait_news(watch_state & watch, int32_t timeout_ms, std::vector<uint64_t> & keys) {
     std::unique_lock<std::mutex> lock(mutex_);
-    watch_.wait_for(lock, std::chrono::milliseconds(timeout_ms), [&] { return !told_.empty() || unwatched_; });
-    keys = told_;
-    told_.clear(); // keeps the room that look made
+    watch.news.wait_for(lock, std::chrono::milliseconds(timeout_ms), [&] { return !watch.told.empty() || watch.over; });
+    keys = watch.told;
+    watch.told.clear(); // keeps the room that look made
     if (!keys.empty()) {
         return KOLLAMA_OK;
     }
-    return unwatched_ ? KOLLAMA_END : KOLLAMA_PENDING;
+    return watch.over ? KOLLAMA_END : KOLLAMA_PENDING;
 }
 
-void engine::end_watch() {
+void engine::tell(watch_state & watch, uint64_t key) {
     std::lock_guard<std::mutex> lock(mutex_);
-    unwatched_ = true;
-    watch_.notify_all();
+    watch.told.reserve(watch.told.size() + generations_.size() + 2); // leaves the room that look made
+    watch.told.push_back(key);
+    watch.news.notify_one();
+}
+
+void engine::end_watch(watch_state & watch) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    watch.over = true;
+    watch.news.notify_all();
+}
+
+void engine::end_watches() {
+    for (const auto & weak : watches_) {
+        if (const auto watch = weak.lock()) {
+            watch->over = true;
+            watch->news.notify_all();
+        }
+    }
 }
 
 } // namespace kollama
 
 using namespace kollama;
 
-struct kollama_watch {
-    std::shared_ptr<engine> owner;
-    std::vector<uint64_t>   keys;
-};
-
 kollama_status kollama_watch_init(kollama_context * ctx, kollama_watch ** out) {
-    return guarded([&] { *out = new kollama_watch{ ctx->engine, {} }; });
+    return guarded([&] { *out = new kollama_watch{ ctx->engine, ctx->engine->make_watch(), {} }; });
 }
 
 void kollama_watch_free(kollama_watch * watch) {
@@ -75,12 +102,16 @@ void kollama_watch_free(kollama_watch * watch) {
 }
 
 kollama_status kollama_watch_wait(kollama_watch * watch, int32_t timeout_ms, const uint64_t ** keys, size_t * n_keys) {
-    const kollama_status status = watch->owner->wait_news(timeout_ms, watch->keys);
+    const kollama_status status = watch->owner->wait_news(*watch->state, timeout_ms, watch->keys);
     *keys   = watch->keys.data();
     *n_keys = watch->keys.size();
     return status;
 }
 
+kollama_status kollama_watch_tell(kollama_watch * watch, uint64_t key) {
+    return guarded([&] { watch->owner->tell(*watch->state, key); });
+}
+
 void kollama_watch_end(kollama_watch * watch) {
-    watch->owner->end_watch();
+    watch->owner->end_watch(*watch->state);
 }

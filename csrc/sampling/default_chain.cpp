@@ -106,8 +106,8 @@ int32_t kollama_sampler::choose_by_default(const float * logits, size_t n_vocab,
 
 // As chain::choose, with the pass over the row in place of the links that choose.
 int32_t kollama_sampler::choose_allowed(const float * logits, size_t n_vocab, const std::vector<int32_t> & tokens,
-                                        const kollama::row_peak & peak) {
-    chain->follow(tokens);
+                                        size_t n_known, const kollama::row_peak & peak) {
+    chain->follow(tokens, n_known);
     int32_t id = choose_by_default(logits, n_vocab, peak);
     if (!chain->allows(id)) {
         masked_.assign(logits, logits + n_vocab);
@@ -119,15 +119,15 @@ int32_t kollama_sampler::choose_allowed(const float * logits, size_t n_vocab, co
 }
 
 kollama_sampler::choice kollama_sampler::sample(const float * logits, size_t n_vocab, const std::vector<int32_t> & tokens,
-                                                bool with_logprob) {
+                                                bool with_logprob, size_t n_known) {
     const kollama::row_peak peak = kollama::scan_row(logits, n_vocab, block_max_);
     choice chosen = { -1, 0 };
     if (!chain) {
         chosen.token = choose_by_default(logits, n_vocab, peak);
     } else if (forbids) {
-        chosen.token = choose_allowed(logits, n_vocab, tokens, peak);
+        chosen.token = choose_allowed(logits, n_vocab, tokens, n_known, peak);
     } else {
-        chosen.token = chain->choose(logits, n_vocab, tokens, rng);
+        chosen.token = chain->choose(logits, n_vocab, tokens, n_known, rng);
     }
     if (with_logprob) {
         chosen.logprob = logits[chosen.token] - kollama::log_sum_exp(logits, n_vocab, peak.value);

@@ -40,15 +40,17 @@ struct kollama_sampler : kollama::counted<KOLLAMA_HANDLE_SAMPLER> {
     void go_to(mark mark);
 
     // Chooses from the row that follows tokens, and accepts what it chose. Not for two threads at
-    // once. with_logprob costs a second pass.
-    choice sample(const float * logits, size_t n_vocab, const std::vector<int32_t> & tokens, bool with_logprob);
+    // once. with_logprob costs a second pass. n_known: so many of the tokens are those of the latest
+    // call with what it chose, and need not be compared.
+    choice sample(const float * logits, size_t n_vocab, const std::vector<int32_t> & tokens, bool with_logprob, size_t n_known = 0);
 
     // After a sample: nothing but an end token can come.
     bool ended() const { return chain && chain->ended(); }
 
   private:
     int32_t choose_by_default(const float * logits, size_t n_vocab, const kollama::row_peak & peak);
-    int32_t choose_allowed(const float * logits, size_t n_vocab, const std::vector<int32_t> & tokens, const kollama::row_peak & peak);
+    int32_t choose_allowed(const float * logits, size_t n_vocab, const std::vector<int32_t> & tokens, size_t n_known,
+                           const kollama::row_peak & peak);
     void    take_all(const float * logits, size_t n_vocab);
     size_t  n_for_top_p(float log_total) const;
     void    cut(const float * logits, size_t n_vocab, float peak);

@@ -87,7 +87,8 @@ class AsyncRequest:
         self._watcher.add(self)
         begun = False
         try:
-            begun = self.generation._accept(INT32_MAX if self._whole else STREAM_AHEAD, self.key)
+            begun = self.generation._accept(INT32_MAX if self._whole else STREAM_AHEAD,
+                                            watch=self._watcher.watch, key=self.key)
         finally:
             if self.closed or not begun:
                 self.finish()

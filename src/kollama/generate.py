@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 import numpy as np
 
-from ._core.generation import NEWS_END, STREAM_AHEAD, TokenStream
+from ._core.generation import NEWS_END, NEWS_NONE, STREAM_AHEAD, TokenStream
 from ._core.sampler import Sampler
 from .deadline import Deadline, deadline_of
 from .errors import ArgumentError, BusyError, DeadlineError, TokenError
@@ -20,6 +20,7 @@ from .types import Completion, FinishReason, Timings, Token, Usage
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ._core.watch import Watch
     from .slots import Slots, Ticket
 
 __all__ = ["Generation", "Sampling"]
@@ -72,7 +73,7 @@ class Generation(Iterator[Token]):
         if deadline is None:
             deadline = deadline_of(self._timeout)
         woken = threading.Event()
-        ticket = self._slots.ask(self._prompt, threading.get_ident(), woken.set, blocks=True)
+        ticket = self._slots.ask(self._prompt, threading.get_ident(), woken.set)
         self._ticket = ticket
         try:
             if self._closed:  # by another thread, just now
@@ -87,7 +88,7 @@ class Generation(Iterator[Token]):
 
     def _queue_up(self, holder: int, wake: Callable[[], object]) -> None:
         """For a place: `_settled` once there is nothing left to wait for, and wake is called."""
-        self._ticket = self._slots.ask(self._prompt, holder, wake, blocks=False)
+        self._ticket = self._slots.ask(self._prompt, holder, wake)
 
     @property
     def _settled(self) -> bool:
@@ -98,7 +99,8 @@ class Generation(Iterator[Token]):
         if self._ticket is not None:
             self._slots.leave(self._ticket)
 
-    def _accept(self, ahead: int, key: int = 0, deadline: Deadline | None = None) -> bool:
+    def _accept(self, ahead: int, *, watch: Watch | None = None, key: int = 0,
+                deadline: Deadline | None = None) -> bool:
         """Begins in the place that was asked for; or not, where it was given up."""
         ticket = self._ticket
         if ticket is None or not self._slots.accept(ticket):
@@ -117,6 +119,7 @@ class Generation(Iterator[Token]):
                 shift_at=self._shift_at,
                 n_keep=self._n_keep,
                 deadline=deadline,
+                watch=watch,
                 key=key,
             )
         except BaseException:
@@ -145,6 +148,16 @@ class Generation(Iterator[Token]):
         if token is not None:
             self._tokens.append(token)
         return token
+
+    def _go_on(self) -> bool:
+        """For a thread that drives several requests, whole: takes what there is, runs the sampler's
+        callables, and says whether that was all. Waits for nothing.
+        """
+        self._is_whole = True
+        while (news := self._look(for_end=True)) != NEWS_NONE:
+            if next(self, None) is None and news == NEWS_END:
+                return True
+        return False
 
     def _request_cancel(self) -> None:
         if self._stream is not None:

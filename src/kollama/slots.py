@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -31,17 +32,17 @@ class Slot:
     def __init__(self, sequence: Sequence) -> None:
         self.sequence = sequence
         self.holder: int | None = None  # None: free
+        self.given_back = 0  # when: counts
 
 
 class Ticket:
     """A request's place in the queue, and then its slot."""
 
-    def __init__(self, prompt: NDArray[np.int32], holder: int, wake: Callable[[], object],
-                 blocks: bool) -> None:
+    def __init__(self, prompt: NDArray[np.int32], holder: int, wake: Callable[[], object]) -> None:
         self.prompt = prompt
         self.holder = holder
-        self.blocks = blocks  # the holder does nothing else while it waits
-        self.wake = wake  # called from any thread once something has changed; takes no lock
+        self.blocks = False  # the holder does nothing else while it waits
+        self.wake = wake  # called from any thread once something has changed; waits for nobody
         self.slot: Slot | None = None
         self.error: Exception | None = None
         self.taken = False  # the request has begun, and gives its slot back at its end
@@ -54,8 +55,8 @@ class Ticket:
 
 
 class Slots:
-    """Lends sequences, first come first served. A request gets the free one that shares most of
-    its prompt.
+    """Lends sequences, first come first served. A request gets one that it goes on from, else an
+    unused one, else the one that was given back first.
     """
 
     def __init__(self, context: Context, waits: bool = True) -> None:
@@ -69,12 +70,12 @@ class Slots:
         self._serving = False
         self._changed = False
         self._paused = False
+        self._clock = itertools.count(1)
         self.n_vocab = context.model.n_vocab
 
-    def ask(self, prompt: NDArray[np.int32], holder: int, wake: Callable[[], object], *,
-            blocks: bool) -> Ticket:
+    def ask(self, prompt: NDArray[np.int32], holder: int, wake: Callable[[], object]) -> Ticket:
         """A ticket, which may have its slot already. Does not wait."""
-        ticket = Ticket(prompt, holder, wake, blocks)
+        ticket = Ticket(prompt, holder, wake)
         with self._lock:
             self._queue.append(ticket)
             self._serve()
@@ -94,6 +95,7 @@ class Slots:
                 wait.
             DeadlineError: it took too long.
         """
+        ticket.blocks = True
         while not ticket.settled:
             with self._lock:
                 self._check_hope(ticket)
@@ -138,6 +140,7 @@ class Slots:
                 self._queue.remove(ticket)
             if ticket.slot is not None:
                 ticket.slot.holder = None
+                ticket.slot.given_back = next(self._clock)
             self._serve()
             wake, ticket.wake = ticket.wake, _nobody
         wake()
@@ -215,12 +218,15 @@ class Slots:
         if self._context.closed:
             raise ClosedError("the LLM is closed")
         free = [slot for slot in self._slots if slot.holder is None]
-        best = max(free, key=lambda slot: n_reusable(slot.sequence, prompt), default=None)
-        unused = len(self._slots) < self._context.n_seq_max
-        if unused and (best is None or n_reusable(best.sequence, prompt) == 0):
-            best = Slot(self._context.sequence())
-            self._slots.append(best)
-        return best
+        shared, best = max(((n_reusable(slot.sequence, prompt), -i) for i, slot in enumerate(free)),
+                           default=(0, 0))
+        # The engine copies beginnings from wherever they are: what counts is what would be lost.
+        if free and 2 * shared >= len(free[-best].sequence):
+            return free[-best]
+        if len(self._slots) < self._context.n_seq_max:
+            self._slots.append(Slot(self._context.sequence()))
+            return self._slots[-1]
+        return min(free, key=lambda slot: slot.given_back, default=None)
 
 
 def _nobody() -> None:

@@ -40,10 +40,10 @@ class Watcher:
         self._keys = itertools.count(1)
         # Those that the engine may still tell of: kept here until it is done with them.
         self._watched: dict[int, Watched] = {}
-        self._watch: Watch | None = Watch(context)
+        self.watch = Watch(context)
         self.helpers = ThreadPoolExecutor(HELPERS, "kollama-helper")
         self.embedder = ThreadPoolExecutor(1, "kollama-embed")
-        self._thread = threading.Thread(target=_run, args=(self._watch, self._watched),
+        self._thread = threading.Thread(target=_run, args=(self.watch, self._watched),
                                         name="kollama-watch", daemon=True)
         self._thread.start()
         _open.add(self)
@@ -61,9 +61,7 @@ class Watcher:
         """Once the context is closed: hands over the last news, and ends the threads."""
         self.helpers.shutdown(wait=False)
         self.embedder.shutdown(wait=False)
-        watch, self._watch = self._watch, None
-        if watch is not None:
-            watch.end()
+        self.watch.end()
         if threading.current_thread() is not self._thread:
             self._thread.join()
 

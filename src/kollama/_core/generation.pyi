@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 from kollama._core.sampler import Sampler
 from kollama._core.sequence import Sequence
+from kollama._core.watch import Watch
 from kollama.deadline import Deadline
 from kollama.types import FinishReason, Timings, Token, Usage
 
@@ -31,6 +32,7 @@ class TokenStream:
         shift_at: int | None = None,
         n_keep: int = 0,
         deadline: Deadline | None = None,
+        watch: Watch | None = None,
         key: int = 0,
     ) -> TokenStream: ...
     def __iter__(self) -> TokenStream: ...

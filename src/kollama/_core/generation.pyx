@@ -9,6 +9,7 @@ from kollama._core.memory cimport as_tokens
 from kollama._core.runtime cimport SLICE_MS, check, check_signals
 from kollama._core.sampler cimport Sampler
 from kollama._core.sequence cimport Sequence
+from kollama._core.watch cimport Watch
 
 from kollama import params
 from kollama.errors import BusyError, DeadlineError
@@ -50,12 +51,12 @@ cdef class TokenStream:
         n_keep: at most the tokens of the prompt.
         deadline: a Deadline; once it is over the stream is asked to end and `next` raises
             DeadlineError, once. What was computed by then can still be read, until it is closed.
-        key: what a Watch tells of this stream by.
+        watch: a Watch of the context that tells of this stream, by its key.
     """
 
     def __cinit__(self, Sequence sequence not None, Sampler sampler not None, prompt, *,
                   max_tokens=None, list stop not None, ignore_eos=False, ahead=STREAM_AHEAD, top=0,
-                  shift_at=None, n_keep=0, deadline=None, key=0):
+                  shift_at=None, n_keep=0, deadline=None, Watch watch=None, key=0):
         self._handle = NULL
         self._deadline = deadline
         self._sequence = sequence
@@ -73,6 +74,7 @@ cdef class TokenStream:
         options.n_keep = params.integer("n_keep", n_keep, 0)
         if shift_at is not None:
             options.shift_at = params.integer("shift_at", shift_at, 1)
+        options.watch = NULL if watch is None else watch._handle
         options.key = key
         cdef kollama_sequence * handle
         cdef kollama_status status
@@ -153,7 +155,7 @@ cdef class TokenStream:
     def look(self, for_end=False):
         """What there is, without waiting: one of the NEWS_ constants.
 
-        After NEWS_NONE the Watch of the context tells, once, when there is something.
+        After NEWS_NONE the stream's Watch tells, once, when there is something.
 
         Args:
             for_end: there is no news in a token, only in a choice and the end.
@@ -226,7 +228,8 @@ cdef tuple _stats(kollama_generation * handle):
     cdef kollama_generation_stats stats
     kollama_generation_get_stats(handle, &stats)
     usage = Usage(prompt_tokens=stats.n_prompt, completion_tokens=stats.n_generated,
-                  reused_tokens=stats.n_reused)
+                  reused_tokens=stats.n_reused, drafted_tokens=stats.n_drafted,
+                  accepted_tokens=stats.n_accepted)
     timings = Timings(stats.prompt_seconds, stats.generate_seconds)
     incomplete = stats.incomplete[:stats.incomplete_length]
     return usage, timings, _FINISH[<int> stats.finish], incomplete
