@@ -60,8 +60,34 @@ def report_{name}(orders, rate):
 '''
 LINES = "{place} | {name} | {n} | open from nine to five, closed on Mondays\n"
 
-NAMES = ["minsu", "jiwoo", "Anna", "Tomas", "하은", "도윤", "Ingrid", "Pavel", "서준", "Maria", "유진", "Olga"]
-PLACES = ["수원", "Gdansk", "대전", "Bergen", "춘천", "Porto", "목포", "Turku", "강릉", "Riga", "전주", "Genoa"]
+NAMES = [
+    "minsu",
+    "jiwoo",
+    "Anna",
+    "Tomas",
+    "하은",
+    "도윤",
+    "Ingrid",
+    "Pavel",
+    "서준",
+    "Maria",
+    "유진",
+    "Olga",
+]
+PLACES = [
+    "수원",
+    "Gdansk",
+    "대전",
+    "Bergen",
+    "춘천",
+    "Porto",
+    "목포",
+    "Turku",
+    "강릉",
+    "Riga",
+    "전주",
+    "Genoa",
+]
 
 
 def values(index: int) -> dict[str, Any]:
@@ -70,7 +96,7 @@ def values(index: int) -> dict[str, Any]:
 
 def korean_edit(index: int) -> str:
     text = " ".join(KOREAN[(index + i) % 3].format(**values(index + i)) for i in range(3))
-    return (f"다음 글을 그대로 옮겨 쓰되 '그리고'로 시작하시오.\n\n글: {text}\n\n고친 글: 그리고 {text[:60]}")
+    return f"다음 글을 그대로 옮겨 쓰되 '그리고'로 시작하시오.\n\n글: {text}\n\n고친 글: 그리고 {text[:60]}"
 
 
 def code_edit(index: int) -> str:
@@ -90,7 +116,9 @@ def table(index: int) -> str:
 
 
 def story(index: int) -> str:
-    return ENGLISH[index % 3].format(**values(index)) + "\n\nOne evening a stranger came in and said"
+    return (
+        ENGLISH[index % 3].format(**values(index)) + "\n\nOne evening a stranger came in and said"
+    )
 
 
 def korean_story(index: int) -> str:
@@ -99,8 +127,10 @@ def korean_story(index: int) -> str:
 
 def answer(index: int) -> str:
     now = values(index)
-    return (f"Question: What should {now['name']} pack for {now['n']} days of walking in the hills around {now['place']}, "
-            "and why?\nAnswer:")
+    return (
+        f"Question: What should {now['name']} pack for {now['n']} days of walking in the hills around {now['place']}, "
+        "and why?\nAnswer:"
+    )
 
 
 GREEDY: dict[str, Any] = {"temperature": 0.0}
@@ -149,11 +179,15 @@ class Series:
     def row(self) -> str:
         """This series as a row of the Markdown table."""
         ratios = [pair.ratio for pair in self.pairs]
-        drafted, accepted = (sum(getattr(pair, name) for pair in self.pairs) for name in ("drafted", "accepted"))
-        return (f"| {self.model} | {self.task} | {statistics.median(pair.plain for pair in self.pairs):.0f} "
-                f"| {statistics.median(pair.drafting for pair in self.pairs):.0f} | {self.ratio:.2f} "
-                f"| {min(ratios):.2f}-{max(ratios):.2f} | {self.target:g} | {accepted} of {drafted} "
-                f"| {sum(pair.same for pair in self.pairs)} of {len(ratios)} |")
+        drafted, accepted = (
+            sum(getattr(pair, name) for pair in self.pairs) for name in ("drafted", "accepted")
+        )
+        return (
+            f"| {self.model} | {self.task} | {statistics.median(pair.plain for pair in self.pairs):.0f} "
+            f"| {statistics.median(pair.drafting for pair in self.pairs):.0f} | {self.ratio:.2f} "
+            f"| {min(ratios):.2f}-{max(ratios):.2f} | {self.target:g} | {accepted} of {drafted} "
+            f"| {sum(pair.same for pair in self.pairs)} of {len(ratios)} |"
+        )
 
 
 def main() -> None:
@@ -162,23 +196,39 @@ def main() -> None:
     if not models:
         raise SystemExit("no model: name a GGUF file, or pip install 'kollama[demo]'")
     series = [one for model in models for one in measure_model(model, args)]
-    print("\n".join([
-        f"- command: `python {shlex.join(sys.argv)}`",
-        f"- kollama {kollama.__version__}, llama.cpp {kollama.llama_version()}, {args.threads} threads",
-        f"- {args.pairs} pairs of {args.tokens} tokens, draft={args.draft}", "",
-        "| model | text | without, t/s | with, t/s | ratio, median | min-max | target | guesses right | same text |",
-        "|---|---|--:|--:|--:|--:|--:|--:|--:|",
-        *(one.row() for one in series), "", verdict(series)]))
+    print(
+        "\n".join(
+            [
+                f"- command: `python {shlex.join(sys.argv)}`",
+                f"- kollama {kollama.__version__}, llama.cpp {kollama.llama_version()}, {args.threads} threads",
+                f"- {args.pairs} pairs of {args.tokens} tokens, draft={args.draft}",
+                "",
+                "| model | text | without, t/s | with, t/s | ratio, median | min-max | target | guesses right | same text |",
+                "|---|---|--:|--:|--:|--:|--:|--:|--:|",
+                *(one.row() for one in series),
+                "",
+                verdict(series),
+            ]
+        )
+    )
     if args.json:
         args.json.write_text(json.dumps([asdict(one) for one in series], indent=1) + "\n", "utf-8")
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("models", nargs="*", type=Path, metavar="GGUF", help="default: the installed ones")
-    parser.add_argument("--draft", default="prompt-lookup", metavar="GGUF", help="default: %(default)s")
-    parser.add_argument("--pairs", type=generate.at_least(1), default=10, help="default: %(default)s")
-    parser.add_argument("--tokens", type=generate.at_least(2), default=160, help="default: %(default)s")
+    parser.add_argument(
+        "models", nargs="*", type=Path, metavar="GGUF", help="default: the installed ones"
+    )
+    parser.add_argument(
+        "--draft", default="prompt-lookup", metavar="GGUF", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--pairs", type=generate.at_least(1), default=10, help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--tokens", type=generate.at_least(2), default=160, help="default: %(default)s"
+    )
     parser.add_argument("--threads", type=generate.at_least(1), default=kollama.default_threads())
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="TEXT")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the raw numbers there")
@@ -193,26 +243,44 @@ def measure_model(path: Path, args: argparse.Namespace) -> list[Series]:
             make, sampling, target = TASKS[task]
             one = Series(path.name, task, target)
             # Anew for each kind of text: what paid for the one before says nothing of it.
-            with kollama.LLM(model, **options) as plain, kollama.LLM(model, draft=args.draft, **options) as drafting:
+            with (
+                kollama.LLM(model, **options) as plain,
+                kollama.LLM(model, draft=args.draft, **options) as drafting,
+            ):
                 for index in range(-1, args.pairs):  # the first warms up
                     pair = measure_pair(plain, drafting, make(index % 1000), index, sampling, args)
                     if index >= 0:
                         one.pairs.append(pair)
-                        generate.progress(f"{path.name}, {task} {index + 1}/{args.pairs}: {pair.ratio:.2f}")
+                        generate.progress(
+                            f"{path.name}, {task} {index + 1}/{args.pairs}: {pair.ratio:.2f}"
+                        )
             series.append(one)
     generate.progress("")
     return series
 
 
-def measure_pair(plain: kollama.LLM, drafting: kollama.LLM, prompt: str, index: int, sampling: dict[str, Any],
-                 args: argparse.Namespace) -> Pair:
+def measure_pair(
+    plain: kollama.LLM,
+    drafting: kollama.LLM,
+    prompt: str,
+    index: int,
+    sampling: dict[str, Any],
+    args: argparse.Namespace,
+) -> Pair:
     """Who goes first alternates: a machine that slows down over time favours neither."""
     done = {}
     for llm in (plain, drafting) if index % 2 == 0 else (drafting, plain):
-        done[llm] = llm.complete(prompt, max_tokens=args.tokens, ignore_eos=True, seed=index % 1000, **sampling)
+        done[llm] = llm.complete(
+            prompt, max_tokens=args.tokens, ignore_eos=True, seed=index % 1000, **sampling
+        )
     without, with_ = done[plain], done[drafting]
-    return Pair(speed(without), speed(with_), without.text == with_.text, with_.usage.drafted_tokens,
-                with_.usage.accepted_tokens)
+    return Pair(
+        speed(without),
+        speed(with_),
+        without.text == with_.text,
+        with_.usage.drafted_tokens,
+        with_.usage.accepted_tokens,
+    )
 
 
 def speed(done: kollama.Completion) -> float:
@@ -221,7 +289,9 @@ def speed(done: kollama.Completion) -> float:
 
 
 def verdict(series: list[Series]) -> str:
-    missed = [f"{one.task} of {one.model} ({one.ratio:.2f})" for one in series if one.ratio < one.target]
+    missed = [
+        f"{one.task} of {one.model} ({one.ratio:.2f})" for one in series if one.ratio < one.target
+    ]
     return f"Below the target: {', '.join(missed)}." if missed else "No text is below its target."
 
 

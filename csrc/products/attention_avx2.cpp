@@ -13,10 +13,7 @@ namespace kollama {
 namespace {
 
 struct alignas(32) weights_of_part {
-    float  of[4][ATTENTION_PART]; // scores, then weights, of four heads
-    size_t cells[ATTENTION_PART]; // that the row attends to
-    float  mask[ATTENTION_PART];
-    size_t n;
+    float of[4][ATTENTION_PART]; // scores, then weights, of four heads
 };
 
 KOLLAMA_INLINE __m256 halves(const char * p) {
@@ -55,7 +52,6 @@ KOLLAMA_INLINE __m256 exp_of(__m256 x) {
     return _mm256_and_ps(e, _mm256_cmp_ps(x, low, _CMP_NLT_UQ)); // NaN stays
 }
 
-// What the row does not attend to is not read: it may be another sequence's, whatever that has there.
 KOLLAMA_INLINE void fetch(const char * p, size_t n_bytes) {
     for (size_t i = 0; i < n_bytes; i += 64) {
         _mm_prefetch(p + i, _MM_HINT_T0);
@@ -64,22 +60,12 @@ KOLLAMA_INLINE void fetch(const char * p, size_t n_bytes) {
 
 // A part's rows of one head lie apart, between those of the others: a pattern that is asked for here. The
 // values are fetched while the scores are computed.
-void fetch_part(const attention_part & part, const weights_of_part & w) {
-    for (size_t i = 0; i < w.n; i++) {
-        fetch(part.keys + w.cells[i] * part.key_stride, 2 * part.n_key);
-    }
-    for (size_t i = 0; i < w.n; i++) {
-        fetch(part.values + w.cells[i] * part.value_stride, 2 * part.n_value);
-    }
-}
-
-void list_cells(const attention_part & part, weights_of_part & w) {
-    w.n = 0;
+void fetch_part(const attention_part & part) {
     for (size_t i = 0; i < part.n_cells; i++) {
-        const float mask = part.mask ? _cvtsh_ss(part.mask[i]) : 0.0f;
-        w.cells[w.n]     = i;
-        w.mask[w.n]      = mask;
-        w.n += mask != -INFINITY;
+        fetch(part.keys + part.cells[i] * part.key_stride, 2 * part.n_key);
+    }
+    for (size_t i = 0; i < part.n_cells; i++) {
+        fetch(part.values + part.cells[i] * part.value_stride, 2 * part.n_value);
     }
 }
 
@@ -88,8 +74,8 @@ KOLLAMA_INLINE const float * query(const attention_part & part, size_t head) {
 }
 
 template <size_t N> KOLLAMA_INLINE void score(const attention_part & part, size_t head, weights_of_part & w) {
-    for (size_t i = 0; i < w.n; i++) {
-        const char * key = part.keys + w.cells[i] * part.key_stride;
+    for (size_t i = 0; i < part.n_cells; i++) {
+        const char * key = part.keys + part.cells[i] * part.key_stride;
         __m256       acc[N];
         for (size_t h = 0; h < N; h++) {
             acc[h] = _mm256_setzero_ps();
@@ -102,7 +88,7 @@ template <size_t N> KOLLAMA_INLINE void score(const attention_part & part, size_
             }
         }
         for (size_t h = 0; h < N; h++) {
-            w.of[h][i] = add_lanes(acc[h]) * part.scale + w.mask[i];
+            w.of[h][i] = add_lanes(acc[h]) * part.scale + part.bias[i];
         }
     }
 }
@@ -136,8 +122,8 @@ template <size_t N, size_t REGISTERS> KOLLAMA_INLINE void add_values(const atten
                 acc[h][r] = _mm256_setzero_ps();
             }
         }
-        for (size_t i = 0; i < w.n; i++) {
-            const char * value = part.values + w.cells[i] * part.value_stride + 2 * d;
+        for (size_t i = 0; i < part.n_cells; i++) {
+            const char * value = part.values + part.cells[i] * part.value_stride + 2 * d;
 #pragma GCC unroll 4
             for (size_t r = 0; r < REGISTERS; r++) {
                 const __m256 v = halves(value + 16 * r);
@@ -160,7 +146,7 @@ template <size_t N> void attend_heads(const attention_part & part, size_t head, 
     score<N>(part, head, w);
     for (size_t h = 0; h < N; h++) {
         auto * out = reinterpret_cast<float *>(part.out + (head + h) * part.out_stride);
-        weigh(w.of[h], w.n, out[part.n_value], out[part.n_value + 1]);
+        weigh(w.of[h], part.n_cells, out[part.n_value], out[part.n_value + 1]);
     }
     if (N <= 2 && part.n_value % 32 == 0) {
         add_values<N, N <= 2 ? 4 : 2>(part, head, w);
@@ -171,11 +157,21 @@ template <size_t N> void attend_heads(const attention_part & part, size_t head, 
 
 } // namespace
 
+// What a row does not attend to is never read: it may be another sequence's, whatever that has there.
+size_t list_cells_avx2(const uint16_t * mask, size_t n, uint32_t * cells, float * bias) {
+    size_t n_listed = 0;
+    for (size_t i = 0; i < n; i++) {
+        cells[n_listed] = static_cast<uint32_t>(i);
+        bias[n_listed]  = _cvtsh_ss(mask[i]);
+        n_listed += mask[i] != 0xfc00; // minus infinity
+    }
+    return n_listed;
+}
+
 void attend_avx2(const attention_part & part) {
     weights_of_part w;
-    list_cells(part, w);
-    size_t head = 0;
-    if (w.n == 0) {
+    size_t          head = 0;
+    if (part.n_cells == 0) {
         for (; head < part.n_heads; head++) {
             auto * out              = reinterpret_cast<float *>(part.out + head * part.out_stride);
             out[part.n_value]       = -INFINITY;
@@ -183,7 +179,7 @@ void attend_avx2(const attention_part & part) {
         }
         return;
     }
-    fetch_part(part, w);
+    fetch_part(part);
     for (; head + 4 <= part.n_heads; head += 4) {
         attend_heads<4>(part, head, w);
     }

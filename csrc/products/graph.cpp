@@ -20,6 +20,10 @@ void on_few(ggml_tensor *, int ith, int, void * of) {
     static_cast<few_products *>(of)->run(static_cast<size_t>(ith));
 }
 
+void on_list(ggml_tensor *, int ith, int nth, void * of) {
+    static_cast<attended_cells *>(of)->list(static_cast<size_t>(ith), static_cast<size_t>(nth));
+}
+
 void on_attend(ggml_tensor *, int, int, void * of) {
     static_cast<attention *>(of)->attend();
 }
@@ -76,6 +80,7 @@ bool product_graph::build(const ggml_cgraph & graph, int n_threads) {
     products_.clear();
     fews_.clear();
     attentions_.clear();
+    attended_.clear();
     nodes_.clear();
     operations_.clear();
     before_ = nullptr;
@@ -92,7 +97,7 @@ bool product_graph::build(const ggml_cgraph & graph, int n_threads) {
         } else if (product::takes(kernels_, node)) {
             add_product(node, n_threads);
         } else if (attention::takes(node)) {
-            attention & a = attentions_.emplace_back(node);
+            attention & a = attentions_.emplace_back(node, cells_of(node));
             add(on_attend, &a);
             add(on_merge, &a);
         } else {
@@ -131,6 +136,11 @@ bool product_graph::reserve(int n_threads) {
     for (attention & a : attentions_) {
         a.use(parts_.data());
     }
+    for (attended_cells & cells : attended_) {
+        if (!cells.reserve()) {
+            return false;
+        }
+    }
     return true;
 }
 
@@ -164,6 +174,19 @@ few_products & product_graph::add_few(const ggml_tensor * op) {
     few_products & p = fews_.emplace_back(kernels_, op);
     add(on_few, &p);
     return p;
+}
+
+// Once for a mask, which the layers share.
+const attended_cells & product_graph::cells_of(const ggml_tensor * op) {
+    const auto n_rows = static_cast<size_t>(op->src[0]->ne[1]);
+    for (const attended_cells & cells : attended_) {
+        if (cells.is_of(op->src[3], n_rows)) {
+            return cells;
+        }
+    }
+    attended_cells & cells = attended_.emplace_back(op->src[3], n_rows);
+    add(on_list, &cells);
+    return cells;
 }
 
 // The products behind node `at` that have its activations, and could as well be computed with it: Q, K

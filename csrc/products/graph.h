@@ -27,6 +27,7 @@ class product_graph {
     void          add(ggml_custom_op_t run, void * of);
     void          add_product(const ggml_tensor * op, int n_threads);
     few_products & add_few(const ggml_tensor * op);
+    const attended_cells & cells_of(const ggml_tensor * op);
     void          gather(const ggml_cgraph & graph, int at, few_products & into);
 
     const product_kernels &    kernels_;
@@ -34,6 +35,7 @@ class product_graph {
     int                        n_threads_ = 0;
     std::deque<product>        products_;
     std::deque<few_products>   fews_;
+    std::deque<attended_cells> attended_;
     std::deque<attention>      attentions_;
     const product *            before_ = nullptr; // whose tiles are there
     std::vector<bool>          gathered_;         // by node: computed with an earlier one

@@ -17,7 +17,7 @@ from ._core.tokenizer import Tokenizer
 from .adapters import Adapters
 from .chat_registry import FormatLike, find_format, format_for
 from .context_shift import fit
-from .deadline import Deadline, deadline_of
+from .deadline import deadline_of
 from .embed import Embedder
 from .errors import ArgumentError, ContextFullError, ModelNotFoundError
 from .generate import Generation, stop_strings
@@ -94,8 +94,13 @@ class BlockingLLM:
         )
         self._draft: Model | None = None  # where it is ours to close
         try:
-            if draft is not None and draft != "prompt-lookup" and not isinstance(draft, Model):
-                draft = self._draft = _draft_model(draft, n_gpu_layers)
+            guesser: Literal["prompt-lookup"] | Model | None
+            if draft == "prompt-lookup":
+                guesser = "prompt-lookup"
+            elif draft is None or isinstance(draft, Model):
+                guesser = draft
+            else:
+                guesser = self._draft = _draft_model(draft, n_gpu_layers)
             self._context = Context(
                 self.model,
                 n_ctx=n_ctx * n_parallel,
@@ -106,7 +111,7 @@ class BlockingLLM:
                 type_v=type_v,
                 flash_attn=flash_attn,
                 swa_full=swa_full,
-                draft=draft,
+                draft=guesser,
             )
             if self._shifts:
                 self._context.check_shift()

@@ -50,7 +50,7 @@ cdef class Context:
             head of a reranking model.
         busy: what becomes of a call, of the context or of its sequences, while another thread is in
             one: "wait" until it is done, or "error": BusyError at once.
-        draft: where streams get guesses of their next tokens from, which are then computed together:
+        draft: where streams get guesses of their next tokens from, which are computed together:
             "prompt-lookup", the text itself, or a smaller Model of the same vocabulary. It stays
             open, too. None: nothing is guessed.
 

@@ -53,8 +53,8 @@ cdef class Model:
     Args:
         path: a GGUF file, the first part of a split one, a list of all its parts in order, or a
             GGML file of 2023 ("ggjt" and its forerunners), which is read where it lies.
-        n_gpu_layers: layers to hold on GPUs, -1 for all; the output layer is one. "auto": as many as fit
-            into what is free there, with the cache of 4,096 tokens; what was chosen is logged (INFO).
+        n_gpu_layers: layers to hold on GPUs, -1 for all; the output layer is one. "auto": as many
+            as fit into what is free there, with the cache of 4,096 tokens; it is logged (INFO).
         mmap: True maps the file, False reads it. "auto" reads where the CPU keeps most weights in
             an order of its own (Q4_0, Q4_K, IQ4_NL, MXFP4), since a mapping would hold them twice.
         mlock: keep the weights from being swapped out.
@@ -65,7 +65,7 @@ cdef class Model:
             by, in place of those of the file: where a piece can be formed in several ways, only
             these tell which.
         progress: called with 0.0 to 1.0 while loading, False stops; True shows a progress bar.
-        rpc: "host:port" of servers (``kollama rpc-server``) that hold layers too; needs kollama[rpc].
+        rpc: "host:port" of servers (``kollama rpc-server``) that hold layers; needs kollama[rpc].
             n_gpu_layers counts theirs with those of GPUs here, and 0 is "auto". The protocol is
             neither authenticated nor encrypted: only for networks where everybody is trusted.
 
@@ -76,7 +76,7 @@ cdef class Model:
         ArgumentError: rms_norm_eps for a GGUF, or mmap=True for a GGML file of 2023.
         ModelLoadError: llama.cpp cannot load it, or the GPU asked for is not there.
         AbortedError: progress returned False.
-        RemoteError: a server of rpc does not answer, speaks another version, serves somebody else, or
+        RemoteError: a server of rpc does not answer, has another version, serves somebody else, or
             went away.
     """
 

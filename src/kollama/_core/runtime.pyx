@@ -142,7 +142,8 @@ def _initialise():
     if not cpu:
         raise errors.ModelLoadError("this installation of kollama has no CPU library: reinstall it")
     # llama.cpp takes the bytes of a path as Windows's own functions do, not as UTF-8.
-    cdef list paths = [path.encode("mbcs") if sys.platform == "win32" else os.fsencode(path) for path in cpu + others]
+    cdef list paths = [path.encode("mbcs") if sys.platform == "win32" else os.fsencode(path)
+                       for path in cpu + others]
     cdef const char * pointers[64]
     if len(paths) > 64:
         raise errors.ModelLoadError(f"{len(paths)} backend libraries are more than can be loaded")
@@ -252,7 +253,7 @@ def rpc_in_use(str endpoint not None):
 
 
 def rpc_serve(str endpoint not None, *, cache_dir=None, n_threads=1, devices=()):
-    """Serves this machine's devices. Returns only with an error; Python's signal handlers do not run.
+    """Serves this machine's devices. Returns only with an error; signal handlers never run.
 
     Args:
         endpoint: "IPv4:port".
