@@ -1,9 +1,9 @@
 """Generation with guessed tokens (LLM's draft) beside generation without, by kind of text.
 
-Both sides share the weights and take turns, on a prompt that neither has seen: the paragraphs, names
-and numbers change with the pair. What counts is the time from the first token to the last. Texts are
-compared, too: a batch of several rows may be rounded otherwise than single ones, so where two tokens
-are nearly as likely as each other the two can part.
+Both sides share the weights and take turns, on a prompt that neither has seen: the paragraphs,
+names and numbers change with the pair. What counts is the time from the first token to the last.
+Texts are compared, too: a batch of several rows may be rounded otherwise than single ones, so where
+two tokens are nearly as likely as each other the two can part.
 """
 
 from __future__ import annotations
@@ -25,23 +25,29 @@ import kollama
 REPEATS, ELSEWHERE = 2.0, 0.97  # the targets
 
 KOREAN = [
-    "{name}는 매일 아침 {place}역에서 기차를 타고 회사에 간다. 회사는 강 건너편에 있는 오래된 벽돌 건물이다. 점심에는 동료들과 "
-    "시장 골목의 국숫집에 가고, 저녁에는 강변을 따라 {n}분쯤 걸어서 돌아온다. 주말이면 도서관에서 지도와 여행책을 빌려 읽는다.",
-    "{place}의 겨울은 길고 눈이 많이 내린다. {name}의 할머니는 김장을 {n}포기나 담그고, 마당에는 장독이 줄지어 서 있다. "
-    "밤이 되면 아랫목에 둘러앉아 고구마를 구워 먹으며 옛날이야기를 듣는다. 아침에는 온 마을이 하얗게 덮여 있다.",
-    "지난달 {place}에 문을 연 과학관에는 첫날에만 {n}명이 찾아왔다. {name} 관장은 아이들이 직접 만지고 움직여 볼 수 있는 "
-    "전시를 늘리겠다고 말했다. 천체 투영관은 하루에 여섯 번 문을 열며, 예약은 누리집에서만 받는다. 입장료는 당분간 받지 않는다.",
+    "{name}는 매일 아침 {place}역에서 기차를 타고 회사에 간다. 회사는 강 건너편에"
+    " 있는 오래된 벽돌 건물이다. 점심에는 동료들과 시장 골목의 국숫집에 가고, 저녁에는 "
+    "강변을 따라 {n}분쯤 걸어서 돌아온다. 주말이면 도서관에서 지도와 여행책을 빌려 읽는다.",
+    "{place}의 겨울은 길고 눈이 많이 내린다. {name}의 할머니는 김장을 {n}포기나"
+    " 담그고, 마당에는 장독이 줄지어 서 있다. 밤이 되면 아랫목에 둘러앉아 고구마를 구워 "
+    "먹으며 옛날이야기를 듣는다. 아침에는 온 마을이 하얗게 덮여 있다.",
+    "지난달 {place}에 문을 연 과학관에는 첫날에만 {n}명이 찾아왔다. {name} "
+    "관장은 아이들이 직접 만지고 움직여 볼 수 있는 전시를 늘리겠다고 말했다. 천체 투영관은 "
+    "하루에 여섯 번 문을 열며, 예약은 누리집에서만 받는다. 입장료는 당분간 받지 않는다.",
 ]
 ENGLISH = [
-    "{name} opened a small repair shop near {place} station in the spring of 19{n}. At first only neighbours came, "
-    "with radios and clocks that had stopped. By the second winter there was a line in front of the door, and "
-    "two apprentices worked at the long bench under the window.",
-    "The harbour of {place} freezes for {n} days in an ordinary year. Ships wait outside the breakwater until the "
-    "icebreaker has cut a lane, and the pilots, led by {name}, bring them in one by one. In the last three "
-    "winters the ice came late and left early, and the fishing season grew longer.",
-    "In the archive of {place}, {name} found a box of {n} letters that nobody had opened for a century. They were "
-    "written by a surveyor who had walked the whole coast with a chain and a notebook. He described every "
-    "village, the depth of every well, and the songs that people sang while they mended their nets.",
+    "{name} opened a small repair shop near {place} station in the spring of 19{n}. At "
+    "first only neighbours came, with radios and clocks that had stopped. By the second "
+    "winter there was a line in front of the door, and two apprentices worked at the long"
+    " bench under the window.",
+    "The harbour of {place} freezes for {n} days in an ordinary year. Ships wait outside "
+    "the breakwater until the icebreaker has cut a lane, and the pilots, led by {name}, "
+    "bring them in one by one. In the last three winters the ice came late and left "
+    "early, and the fishing season grew longer.",
+    "In the archive of {place}, {name} found a box of {n} letters that nobody had opened "
+    "for a century. They were written by a surveyor who had walked the whole coast with a"
+    " chain and a notebook. He described every village, the depth of every well, and the "
+    "songs that people sang while they mended their nets.",
 ]
 CODE = '''\
 def report_{name}(orders, rate):
@@ -102,7 +108,8 @@ def korean_edit(index: int) -> str:
 def code_edit(index: int) -> str:
     code = CODE.format(**values(index)) + "\n\n" + CODE.format(**values(index + 1))
     edited = code.replace("total", "amount", 2)
-    return f"Rename total to amount.\n\n```python\n{code}```\n\nThe edited code:\n\n```python\n{edited[:120]}"
+    return (f"Rename total to amount.\n\n```python\n{code}```\n\n"
+            f"The edited code:\n\n```python\n{edited[:120]}")
 
 
 def quotes(index: int) -> str:
@@ -212,7 +219,8 @@ def main() -> None:
         )
     )
     if args.json:
-        args.json.write_text(json.dumps([asdict(one) for one in series], indent=1) + "\n", "utf-8")
+        raw = [asdict(one) for one in series]
+        args.json.write_text(json.dumps(raw, indent=1) + "\n", "utf-8")
 
 
 def arguments() -> argparse.Namespace:
