@@ -13,7 +13,7 @@ lint:
 	ruff check
 	mypy
 	cython-lint src/kollama/_core
-	$(PYTHON) -m mypy.stubtest kollama # compares the stubs with what `make build` installed
+	$(PYTHON) -m mypy.stubtest kollama --mypy-config-file pyproject.toml # compares the stubs with what `make build` installed
 
 bench:
 	$(PYTHON) benchmarks/generate.py

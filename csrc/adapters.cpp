@@ -119,12 +119,35 @@ std::unique_lock<std::shared_mutex> lock_loras(const kollama_model & model) {
     return lock;
 }
 
+void load_weights(lora & adapter, const std::string & path) {
+    guard      g;
+    const auto lock = lock_loras(*adapter.model);
+    if (!lock.owns_lock()) {
+        throw failure(KOLLAMA_ERROR_ENGINE, "an assertion failed in a context of this model: load the model again for another adapter");
+    }
+    try {
+        adapter.handle = llama_adapter_lora_init(adapter.model->handle, path.c_str());
+    } catch (const engine_failure & e) { // a key of another type than llama.cpp expects
+        throw failure(KOLLAMA_ERROR_FORMAT, path + ": llama.cpp cannot read the adapter: " + e.what());
+    }
+    if (!adapter.handle) {
+        throw failure(KOLLAMA_ERROR_LOAD, path + ": llama.cpp cannot read the adapter: " + g.errors());
+    }
+}
+
 } // namespace
 
 lora::~lora() {
     if (handle) {
-        if (const auto lock = lock_loras(*model); lock.owns_lock()) {
-            llama_adapter_lora_free(handle);
+        const auto free = [model = model, handle = handle] {
+            if (const auto lock = lock_loras(*model); lock.owns_lock()) {
+                llama_adapter_lora_free(handle);
+            }
+        };
+        try {
+            call_on(model->remote, free);
+        } catch (const failure &) { // a server is gone, and its memory with it
+            model->loras_stuck = true;
         }
     }
     --model->n_loras;
@@ -156,18 +179,11 @@ std::shared_ptr<lora> load_lora(kollama_model * model, const char * path) {
     }
     adapter->n_tensors   = file.header.tensors.size();
     adapter->fingerprint = file_fingerprint(&path, 1);
-    guard      g;
-    const auto lock = lock_loras(*model);
-    if (!lock.owns_lock()) {
-        throw failure(KOLLAMA_ERROR_ENGINE, "an assertion failed in a context of this model: load the model again for another adapter");
-    }
     try {
-        adapter->handle = llama_adapter_lora_init(model->handle, path);
-    } catch (const engine_failure & e) { // a key of another type than llama.cpp expects
-        throw failure(KOLLAMA_ERROR_FORMAT, std::string(path) + ": llama.cpp cannot read the adapter: " + e.what());
-    }
-    if (!adapter->handle) {
-        throw failure(KOLLAMA_ERROR_LOAD, std::string(path) + ": llama.cpp cannot read the adapter: " + g.errors());
+        call_on(model->remote, [adapter, path = std::string(path)] { load_weights(*adapter, path); });
+    } catch (const failure & e) {
+        model->loras_stuck = model->loras_stuck || e.status == KOLLAMA_ERROR_REMOTE;
+        throw;
     }
     return adapter;
 }

@@ -26,8 +26,8 @@ void * cpu_function_address(const char * name) {
     return function;
 }
 
-bool has_other_devices() {
-    return ggml_backend_dev_count() > (product_backend() ? 2u : 1u);
+bool has_gpu() {
+    return ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_GPU) || ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_IGPU);
 }
 
 #ifdef _WIN32
@@ -36,36 +36,42 @@ bool in_backend() {
     return true;
 }
 
+bool in_library_of(ggml_backend_reg_t) {
+    return true;
+}
+
 #else
 
 // Backends are libraries apart from ggml's base and from llama.cpp: whose code is on the stack can be
 // told from the addresses, without symbols.
-static bool is_of_a_backend(const void * address) {
-    Dl_info code, reg;
-    if (!dladdr(address, &code)) {
-        return false;
-    }
+static bool is_of(ggml_backend_reg_t reg, const void * address) {
+    Dl_info code, data;
+    return dladdr(address, &code) && dladdr(reg, &data) && data.dli_fbase == code.dli_fbase;
+}
+
+bool in_library_of(ggml_backend_reg_t reg) {
+    struct search {
+        ggml_backend_reg_t reg;
+        bool               found;
+    } state{ reg, false };
+    _Unwind_Backtrace(
+        [](_Unwind_Context * frame, void * user) {
+            auto & state = *static_cast<search *>(user);
+            state.found  = is_of(state.reg, reinterpret_cast<const void *>(_Unwind_GetIP(frame)));
+            return state.found ? _URC_END_OF_STACK : _URC_NO_REASON;
+        },
+        &state);
+    return state.found;
+}
+
+bool in_backend() {
     for (size_t i = 0; i < ggml_backend_reg_count(); i++) {
-        if (ggml_backend_reg_get(i) == product_backend()) {
-            continue; // this very library: what it computes, it computes in the CPU's
-        }
-        if (dladdr(ggml_backend_reg_get(i), &reg) && reg.dli_fbase == code.dli_fbase) {
+        // Not this very library: what it computes, it computes in the CPU's.
+        if (ggml_backend_reg_get(i) != product_backend() && in_library_of(ggml_backend_reg_get(i))) {
             return true;
         }
     }
     return false;
-}
-
-bool in_backend() {
-    bool found = false;
-    _Unwind_Backtrace(
-        [](_Unwind_Context * frame, void * user) {
-            bool & found = *static_cast<bool *>(user);
-            found        = is_of_a_backend(reinterpret_cast<const void *>(_Unwind_GetIP(frame)));
-            return found ? _URC_END_OF_STACK : _URC_NO_REASON;
-        },
-        &found);
-    return found;
 }
 
 #endif

@@ -24,8 +24,12 @@ template <class F> F * cpu_function(const char * name) {
     return reinterpret_cast<F *>(cpu_function_address(name));
 }
 
-// Whether there are others than the CPU, and what computes on it for us.
-bool has_other_devices();
+// Whether there is a device that computes while the thread that asked it to goes on. Accelerators do not.
+bool has_gpu();
+
+// Whether a frame of the calling thread's stack lies in the library of that backend. Where that cannot be
+// told: true.
+bool in_library_of(ggml_backend_reg_t reg);
 
 // Whether a frame of the calling thread's stack lies in a backend's library. Where that cannot be
 // told: true.

@@ -109,6 +109,8 @@ void engine::get_stats(generation & gen, kollama_generation_stats * stats) {
     stats->n_prompt          = gen.prompt.size();
     stats->n_reused          = gen.n_reused;
     stats->n_generated       = gen.n_handed;
+    stats->n_drafted         = gen.n_drafted;
+    stats->n_accepted        = gen.n_accepted;
     stats->prompt_seconds    = any ? seconds(gen.started, gen.first) : 0;
     stats->generate_seconds  = any ? seconds(gen.first, gen.last) : 0;
     stats->finish            = gen.finish;
@@ -119,7 +121,7 @@ bool engine::run_generations(std::unique_lock<std::mutex> & lock) {
     std::vector<std::shared_ptr<generation>> ready;
     for (auto & gen : generations_) {
         if (!poison_.empty()) {
-            gen->fail(KOLLAMA_ERROR_ENGINE, poison_);
+            gen->fail(poison_status_, poison_);
         } else if (gen->cancelled && !gen->choosing) {
             gen->end(KOLLAMA_FINISH_CANCELLED);
         } else if (gen->wants_step()) {
@@ -175,7 +177,7 @@ void engine::step(const std::vector<std::shared_ptr<generation>> & ready) {
         return;
     }
     const auto start  = generation::clock::now();
-    const auto status = guarded([&] { decode(items); });
+    const auto status = try_step(items, owners);
     if (status == KOLLAMA_OK) {
         ration_.took(n_running_, n_prompt, std::chrono::duration<double>(generation::clock::now() - start).count());
         advance(items, owners);
@@ -185,6 +187,59 @@ void engine::step(const std::vector<std::shared_ptr<generation>> & ready) {
         }
     } else {
         retry(status, items, owners);
+    }
+}
+
+// Guesses may be what there is no room for: what a step can do without, it does without.
+kollama_status engine::try_step(std::vector<batch_item> & items, const std::vector<std::shared_ptr<generation>> & owners) {
+    if (!drafting_) {
+        return guarded([&] { decode(items); });
+    }
+    auto status = guarded([&] { guess(items, owners); });
+    if (status == KOLLAMA_ERROR_ENGINE) {
+        return status;
+    }
+    if (status != KOLLAMA_OK) { // half done
+        for (auto & gen : owners) {
+            gen->draft = nullptr;
+        }
+    }
+    status = guarded([&] { decode(items); });
+    if (status == KOLLAMA_OK) {
+        drafting_->took(tokens_.size(), pace_->seconds());
+    }
+    if (status == KOLLAMA_OK || status == KOLLAMA_ERROR_ABORTED || status == KOLLAMA_ERROR_ENGINE) {
+        return status;
+    }
+    bool had_guesses = false, goes_on = true;
+    for (batch_item & item : items) {
+        had_guesses = had_guesses || item.n_guesses > 0;
+        goes_on     = goes_on && !item.emptied;
+        item.n_tokens -= item.n_guesses;
+        item.n_guesses = 0;
+    }
+    return had_guesses && goes_on ? guarded([&] { decode(items); }) : status;
+}
+
+// Where all go on writing. While prompts are read there is no room in the batch.
+void engine::guess(std::vector<batch_item> & items, const std::vector<std::shared_ptr<generation>> & owners) {
+    std::vector<drafting::stream> streams;
+    const size_t                  room = (n_batch_ - items.size()) / items.size();
+    for (size_t i = 0; i < items.size(); i++) {
+        generation & gen = *owners[i];
+        if (gen.pending < 0) {
+            return;
+        }
+        const size_t n_most = std::min(gen.n_guessable(*this), room);
+        streams.push_back({ gen.draft.get(), items[i].seq->id, &gen.history, &items[i].seq->tokens, n_most });
+    }
+    drafting_->guess(streams, pace_->threads());
+    for (size_t i = 0; i < items.size(); i++) {
+        if (const stream_draft * draft = streams[i].draft; draft && draft->n_tried > 0) {
+            items[i].tokens    = draft->tokens.data();
+            items[i].n_guesses = draft->n_tried;
+            items[i].n_tokens  = 1 + draft->n_tried;
+        }
     }
 }
 

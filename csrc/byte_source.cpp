@@ -6,7 +6,6 @@
 #include <filesystem>
 
 #ifdef _WIN32
-#    define NOMINMAX
 #    include <windows.h>
 #else
 #    include <fcntl.h>

@@ -17,9 +17,9 @@ void engine::fill_batch(std::vector<batch_item> & items) {
             tokens_.push_back(item.tokens[i]);
             positions_.push_back(static_cast<llama_pos>(item.seq->tokens.size() + i));
             seq_ids_.push_back(item.seq->id);
-            outputs_.push_back(item.logits && i + 1 == item.n_tokens);
+            outputs_.push_back(item.logits && i + 1 + item.n_guesses >= item.n_tokens);
         }
-        item.output = static_cast<int32_t>(tokens_.size()) - 1;
+        item.output = static_cast<int32_t>(tokens_.size() - 1 - item.n_guesses);
     }
     n_seq_ids_.assign(tokens_.size(), 1);
     seq_id_ptrs_.resize(tokens_.size());
@@ -40,6 +40,9 @@ int32_t engine::compute(const llama_batch & batch) {
         pace_->begin_step(n_rows, may_repeat_);
         const int32_t code = llama_decode(ctx_, batch);
         reserves_          = false;
+        if (abandoned_) {
+            crew::park(); // its answer came before the server was lost; who waited for it has been told otherwise
+        }
         if (code == 2 && pace_->given_up() && !is_cancelled()) {
             pace_->end_given_up(); // llama.cpp has taken the batch out of its memory again
             continue;
@@ -71,7 +74,7 @@ void engine::decode(std::vector<batch_item> & items) {
         fail_decode(code, items, g.errors());
     }
     for (const batch_item & item : items) {
-        item.seq->tokens.insert(item.seq->tokens.end(), item.tokens, item.tokens + item.n_tokens);
+        item.seq->tokens.insert(item.seq->tokens.end(), item.tokens, item.tokens + item.n_tokens - item.n_guesses);
     }
 }
 
@@ -100,8 +103,8 @@ void engine::fail_decode(int32_t code, std::vector<batch_item> & items, const st
     }
 }
 
-float * engine::logits_of(const batch_item & item) const {
-    float * row = llama_get_logits_ith(ctx_, item.output);
+float * engine::logits_of(const batch_item & item, size_t guess) const {
+    float * row = llama_get_logits_ith(ctx_, item.output + static_cast<int32_t>(guess));
     if (!row) {
         throw failure(KOLLAMA_ERROR_DECODE, "llama.cpp computed no logits for the last token");
     }
@@ -112,6 +115,10 @@ float * engine::logits_of(const batch_item & item) const {
 bool engine::has_past(const sequence & seq, size_t n_keep) const {
     const llama_pos oldest = std::max(0, static_cast<llama_pos>(n_keep) - llama_model_n_swa(model_->handle));
     return llama_memory_seq_pos_min(llama_get_memory(ctx_), seq.id) <= oldest;
+}
+
+void engine::take_back_guesses(sequence & seq) {
+    rewind(seq, seq.tokens.size());
 }
 
 void engine::rewind(sequence & seq, size_t n_keep) {

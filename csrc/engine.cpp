@@ -4,9 +4,11 @@
 
 #include "backend.h"
 #include "generation.h"
+#include "products/accelerator.h"
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace kollama {
 namespace {
@@ -54,7 +56,19 @@ std::shared_ptr<engine> engine::create(kollama_model * model, const kollama_cont
                                                      params.n_seq_max, llama_max_parallel_sequences()));
     }
     std::shared_ptr<engine> self(new engine(model, params)); // with room for so many
-    self->open(params);
+    if (model->remote) {
+        try {
+            model->remote->call([self, params] { self->open(params); });
+        } catch (const failure &) {
+            if (self.use_count() > 1) {
+                self->leave_behind(); // the thread that has it waits for a server
+            }
+            throw;
+        }
+        model->remote->add(self);
+    } else {
+        self->open(params);
+    }
     std::lock_guard<std::mutex> lock(open_engines().mutex); // stop_all sees the thread, or nothing
     self->thread_ = std::thread(&engine::run, self.get());
     open_engines().engines.push_back(self.get());
@@ -87,6 +101,9 @@ void engine::open(const kollama_context_params & params) {
     p.n_ubatch        = params.n_ubatch;
     p.n_seq_max       = params.n_seq_max;
     p.n_outputs_max   = embeds_ ? std::max(params.n_batch, params.n_seq_max) : params.n_seq_max; // one row a sequence, else a token
+    if (params.draft != KOLLAMA_DRAFT_NONE) {
+        p.n_outputs_max += drafting::MOST; // and one for each guess
+    }
     p.embeddings      = embeds_;
     if (ranks_) {
         p.pooling_type = LLAMA_POOLING_TYPE_RANK;
@@ -96,6 +113,9 @@ void engine::open(const kollama_context_params & params) {
     p.n_threads       = params.n_threads;
     p.n_threads_batch = params.n_threads;
     p.flash_attn_type = static_cast<llama_flash_attn_type>(params.flash_attn);
+    if (p.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_AUTO && product_backend_computes()) {
+        p.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED; // what llama.cpp finds out where the CPU's own device computes
+    }
     p.type_k          = kv_type(params.type_k, "type_k");
     p.type_v          = kv_type(params.type_v, "type_v");
     p.swa_full        = params.swa_full;
@@ -122,6 +142,23 @@ void engine::open(const kollama_context_params & params) {
     may_repeat_ = !llama_model_is_recurrent(model_->handle) && !llama_model_is_hybrid(model_->handle);
     may_share_  = may_repeat_;
     ration_.set_most(llama_n_ubatch(ctx_)); // llama.cpp computes no more at once anyway
+    if (params.draft != KOLLAMA_DRAFT_NONE) {
+        open_drafting(params, p);
+    }
+}
+
+// After the threads: a model that guesses computes on them.
+void engine::open_drafting(const kollama_context_params & params, const llama_context_params & own) {
+    const bool is_window = llama_model_n_swa(model_->handle) > 0 && !params.swa_full;
+    if (!may_repeat_ || is_window || !llama_get_memory(ctx_)) {
+        throw failure(KOLLAMA_ERROR_ARGUMENT, std::string("draft: this model's memory cannot go back behind a wrong guess: it ") +
+                                                  (is_window ? "keeps a window only (swa_full=True keeps it whole)" : "is recurrent"));
+    }
+    std::unique_ptr<draft_model> model;
+    if (params.draft == KOLLAMA_DRAFT_MODEL) {
+        model = std::make_unique<draft_model>(params.draft_model, draft_model::setup{ own, threadpool_, *model_ });
+    }
+    drafting_ = std::make_unique<drafting>(std::move(model));
 }
 
 // How long a thread spins for the next graph before it sleeps: each counts for 131,072 looks, some 3 ms
@@ -184,17 +221,41 @@ void engine::close() {
         all.erase(std::remove(all.begin(), all.end(), this), all.end());
     }
     if (abandoned_) {
-        ++model_->n_abandoned; // its threads stand where they are for ever: their memory, and the model's, stays
+        leave_behind();
+    }
+    if (left_behind_) {
         return;
     }
-    llama_free(ctx_);
-    ctx_ = nullptr;
-    loras_.clear();
-    if (threadpool_) {
-        cpu_function<decltype(ggml_threadpool_free)>("ggml_threadpool_free")(threadpool_);
-        threadpool_ = nullptr;
+    if (!ctx_) { // it was not made
+        --model_->n_contexts;
+        return;
+    }
+    drafting_ = nullptr; // before the threads that it computes on
+    try {
+        call_on(model_->remote, [ctx = std::exchange(ctx_, nullptr), pool = std::exchange(threadpool_, nullptr),
+                                 loras = std::move(loras_)]() mutable {
+            llama_free(ctx);
+            loras.clear();
+            if (pool) {
+                cpu_function<decltype(ggml_threadpool_free)>("ggml_threadpool_free")(pool);
+            }
+        });
+    } catch (const failure & e) { // a server is gone: so it is with an abandoned one
+        log_warning(std::string(e.what()) + "; the memory of the context stays until the process ends");
+        new std::shared_ptr<engine>(weak_from_this().lock());
+        leave_behind();
+        return;
     }
     --model_->n_contexts;
+}
+
+void engine::leave_behind() {
+    if (!left_behind_.exchange(true)) {
+        ++model_->n_abandoned;
+        if (drafting_ && drafting_->model()) {
+            drafting_->model()->count_as_abandoned();
+        }
+    }
 }
 
 void engine::stop_all() {
@@ -213,8 +274,9 @@ void engine::on_failed_assertion(const char * message) {
     if (!e) {
         return;
     }
-    if (crew::is_worker() || (in_backend() && (e->crew_.size() > 1 || has_other_devices()))) {
-        if (e->abandon(message)) {
+    if (crew::is_worker() || (in_backend() && (e->crew_.size() > 1 || has_gpu() || e->model_->remote))) {
+        if (e->abandon(KOLLAMA_ERROR_ENGINE, message)) {
+            log_warning("an assertion failed inside a graph: the memory of its context and of its model stays until the process ends");
             e->crew_.end();
         }
         crew::park(); // another thread of the graph was faster
@@ -223,31 +285,40 @@ void engine::on_failed_assertion(const char * message) {
 
 // What waits for this engine hears of it; the engine's thread, which cannot be told, is in the graph and
 // never comes back to what it works on.
-bool engine::abandon(const char * message) {
+bool engine::abandon(kollama_status status, const std::string & reason) {
     std::lock_guard<std::mutex> lock(mutex_);
     if (abandoned_) {
         return false;
     }
     kept_      = shared_from_this();
     abandoned_ = true;
-    poison_    = message;
+    poison_    = reason;
+    poison_status_ = status;
     if (reserves_) { // the engine's thread computes with the lock
         model_->loras_stuck = true;
     }
+    if (drafting_ && drafting_->model()) {
+        drafting_->model()->stop_for_ever();
+    }
     if (running_) {
-        finish(*running_, KOLLAMA_ERROR_ENGINE, poison_);
+        finish(*running_, status, poison_);
     }
     for (auto & job : jobs_) {
-        finish(*job, KOLLAMA_ERROR_ENGINE, poison_);
+        finish(*job, status, poison_);
     }
     for (auto & gen : generations_) {
-        gen->fail(KOLLAMA_ERROR_ENGINE, poison_);
+        gen->fail(status, poison_);
     }
     jobs_.clear();
     generations_.clear();
     done_.notify_all();
-    log_warning("an assertion failed inside a graph: the memory of its context and of its model stays until the process ends");
     return true;
+}
+
+void engine::lose_servers(const std::string & reason) {
+    if (abandon(KOLLAMA_ERROR_REMOTE, reason)) {
+        log_warning(reason + "; the memory of the context and of the model here stays until the process ends");
+    }
 }
 
 void engine::after_fork_in_child() {
@@ -260,7 +331,8 @@ void engine::check_open() const {
         throw failure(KOLLAMA_ERROR_CLOSED, "the context is closed");
     }
     if (!poison_.empty()) {
-        throw failure(KOLLAMA_ERROR_ENGINE, "this context cannot be used since an assertion failed in it: " + poison_);
+        throw failure(poison_status_, poison_status_ == KOLLAMA_ERROR_REMOTE ? poison_
+                      : "this context cannot be used since an assertion failed in it: " + poison_);
     }
 }
 

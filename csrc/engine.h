@@ -9,6 +9,7 @@
 
 #include "adapters.h"
 #include "crew.h"
+#include "drafting.h"
 #include "model.h"
 #include "pace.h"
 #include "ration.h"
@@ -93,9 +94,10 @@ struct batch_item {
     sequence *      seq;
     const int32_t * tokens;
     size_t          n_tokens;
-    bool            logits;      // of its last token
-    int32_t         output  = -1;    // set by decode: index for logits_of
-    bool            emptied = false; // set by decode: it failed, and this memory could not go back
+    bool            logits;          // of its last token, and of the one before each guess
+    size_t          n_guesses = 0;   // its last tokens: not the sequence's until they are taken; see take_back_guesses
+    int32_t         output    = -1;    // set by decode: index for logits_of
+    bool            emptied   = false; // set by decode: it failed, and this memory could not go back
 };
 
 class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HANDLE_CONTEXT> {
@@ -112,6 +114,9 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     // From ggml's abort callback. On a thread that computes for an engine, inside a graph: abandons that
     // engine and does not return. Else does nothing.
     static void on_failed_assertion(const char * message);
+
+    // From servers, on a thread of theirs: one of the model's is gone. Its thread waits for ever, or will.
+    void lose_servers(const std::string & reason);
 
     // In a child of fork(), which has this memory but none of the threads: nothing is joined or
     // freed from here on, and every call is refused.
@@ -154,7 +159,8 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     // ---- for jobs, on the engine thread ----
     // All or nothing: where it throws, every sequence is as it was. At most n_batch tokens in all.
     void          decode(std::vector<batch_item> & items);
-    float *       logits_of(const batch_item & item) const; // llama.cpp's row, until the next decode
+    float *       logits_of(const batch_item & item, size_t guess = 0) const; // llama.cpp's row, until the next decode
+    void          take_back_guesses(sequence & seq); // from memory: those that are not among its tokens by now
     // Keeps the first n_keep tokens.
     void rewind(sequence & seq, size_t n_keep);
     void fork(const sequence & src, sequence & dst);
@@ -178,6 +184,7 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     size_t                n_vocab() const { return n_vocab_; }
     size_t                n_ctx() const { return n_ctx_; }
     size_t                n_batch() const { return n_batch_; }
+    drafting *            drafts() { return drafting_.get(); } // null: nothing is guessed; for the engine thread
     bool                  embeds() const { return embeds_; }
     bool                  ranks() const { return ranks_; }
     std::string           cache_kind() const; // what a saved sequence depends on
@@ -198,8 +205,10 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
 
     void open(const kollama_context_params & params);
     void open_threadpool(int32_t n_threads);
+    void open_drafting(const kollama_context_params & params, const llama_context_params & own);
     void stop();
-    bool abandon(const char * message); // false: it was abandoned before
+    bool abandon(kollama_status status, const std::string & reason); // false: it was abandoned before
+    void leave_behind(); // threads stand in its memory for ever, and in the model's
     void run();
     bool run_job(std::unique_lock<std::mutex> & lock);
     bool run_generations(std::unique_lock<std::mutex> & lock);
@@ -216,6 +225,8 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     source best_source(const std::shared_ptr<sequence> & seq, const std::vector<int32_t> & tokens, const sequence * but_not = nullptr);
     bool has_past(const sequence & seq, size_t n_keep) const;
     void copy_shared(sequence & seq);
+    void guess(std::vector<batch_item> & items, const std::vector<std::shared_ptr<generation>> & owners);
+    kollama_status try_step(std::vector<batch_item> & items, const std::vector<std::shared_ptr<generation>> & owners);
     void retry(kollama_status status, const std::vector<batch_item> & items,
                const std::vector<std::shared_ptr<generation>> & owners);
     void advance(const std::vector<batch_item> & items, const std::vector<std::shared_ptr<generation>> & owners);
@@ -246,7 +257,9 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     std::mutex              join_mutex_; // close and stop_all may both come to join
     bool                    stopping_ = false;
     bool                    closed_   = false;
-    std::string             poison_; // the assertion that failed; nothing runs after it
+    std::string             poison_; // the assertion that failed, or who is gone; nothing runs after it
+    kollama_status          poison_status_ = KOLLAMA_ERROR_ENGINE;
+    std::atomic<bool>       left_behind_{false};
     std::atomic<bool>       abandoned_{false}; // it failed inside a graph: its threads never end
     bool                    ended_ = false;    // thread_ has done its last work
     std::shared_ptr<engine> kept_;             // itself, once abandoned: the threads stand in its memory
@@ -264,6 +277,7 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     std::vector<scaled_lora>                 loras_;  // likewise: those in use
     std::atomic<uint64_t>                    lora_key_{0}, control_key_{0};
     std::unique_ptr<pace>                    pace_;   // engine thread only
+    std::unique_ptr<drafting>                drafting_; // likewise
     bool                                     may_repeat_ = false; // a batch that was given up leaves no trace in the memory
     bool                                     may_share_  = false; // a sequence can take what another one has in memory
     ration                                   ration_;            // engine thread only, as are the next two

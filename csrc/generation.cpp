@@ -74,6 +74,9 @@ void generation::begin(engine & e) {
     if (!resumes()) {
         n_reused = n_read;
     }
+    if (e.drafts() && !calls_back && !draft) {
+        draft = std::make_unique<stream_draft>();
+    }
 }
 
 batch_item generation::next_item(engine & e, size_t budget) {
@@ -85,6 +88,20 @@ batch_item generation::next_item(engine & e, size_t budget) {
     }
     const size_t n = std::min(budget, target.size() - n_read);
     return { seq.get(), target.data() + n_read, n, n_read + n == target.size() };
+}
+
+// None where a token that is sent may replace the next one: it is not to be computed before it is asked
+// for. Nor beyond what the text may have, or a shift, which comes when it would come without.
+size_t generation::n_guessable(const engine & e) const {
+    if (!draft || keeps_row) {
+        return 0;
+    }
+    const size_t full = shift_at > 0 ? shift_at : e.n_ctx(), n_then = seq->tokens.size() + 1;
+    size_t       n    = std::min({ drafting::MOST, full > n_then ? full - n_then : 0, ahead - 1 });
+    if (max_tokens >= 0) {
+        n = std::min(n, static_cast<size_t>(max_tokens) - n_generated() - 1);
+    }
+    return n;
 }
 
 // Drops the older half of what need not be kept.
@@ -173,9 +190,42 @@ void generation::advance(engine & e, std::mutex & mutex, const batch_item & item
         e.announce(*this);
         return;
     }
-    event event = decide(e, logits);
-    std::lock_guard<std::mutex> lock(mutex);
-    publish(std::move(event));
+    std::vector<event> decided;
+    std::exception_ptr failed;
+    try {
+        decide_all(e, item, decided);
+    } catch (...) {
+        failed = std::current_exception();
+    }
+    if (item.n_guesses > 0) {
+        e.take_back_guesses(*seq); // before the consumer may have the sequence back
+    }
+    {
+        std::lock_guard<std::mutex> lock(mutex);
+        publish_all(decided);
+    }
+    if (failed) {
+        std::rethrow_exception(failed);
+    }
+}
+
+// A token of each row, for as long as they are those that were guessed: what is drawn from a row behind
+// a wrong guess would follow another text.
+void generation::decide_all(engine & e, const batch_item & item, std::vector<event> & events) {
+    size_t n_right = 0;
+    for (;;) {
+        events.push_back(decide(e, e.logits_of(item, n_right)));
+        const bool is_last  = events.back().finish != KOLLAMA_FINISH_NONE;
+        const bool is_wrong = n_right < item.n_guesses && draft->guesses[n_right] != pending;
+        if (is_last || is_wrong || n_right == item.n_guesses) {
+            if (draft) {
+                e.drafts()->saw(*draft, item.n_guesses, n_right, is_wrong, pending);
+            }
+            return;
+        }
+        seq->tokens.push_back(pending); // decode made room
+        n_right++;
+    }
 }
 
 generation::event generation::decide(engine & e, float * logits) {
@@ -217,6 +267,16 @@ kollama_sampler::choice generation::choose(engine & e, float * logits) {
 void generation::look(const float * logits, size_t n_vocab) {
     scan_row(logits, n_vocab, block_max);
     top_of_row(logits, n_vocab, std::min(n_top, n_vocab), block_max, order, top);
+}
+
+void generation::publish_all(std::vector<event> & events) {
+    if (draft) {
+        n_drafted  = draft->n_drafted;
+        n_accepted = draft->n_accepted;
+    }
+    for (event & event : events) {
+        publish(std::move(event));
+    }
 }
 
 void generation::publish(event event) {

@@ -49,6 +49,7 @@ struct generation : counted<KOLLAMA_HANDLE_GENERATION> {
     std::shared_ptr<generation> leader; // before it begins: who reads the first n_led tokens for both
     size_t               n_led   = 0;
     int32_t              pending = -1; // chosen, not yet in memory
+    std::unique_ptr<stream_draft> draft; // where tokens are guessed
     stop_matcher      stops;
     utf8_stream       utf8;
     std::string       bytes, text;
@@ -82,6 +83,7 @@ struct generation : counted<KOLLAMA_HANDLE_GENERATION> {
     bool              steps     = false; // tokens are replaced: none is computed before it is asked for
     int32_t           forced    = -1;    // to be put in the place of the last token handed out
     std::atomic<size_t> n_reused{0};
+    size_t            n_drafted = 0, n_accepted = 0;
     size_t            n_handed  = 0;
     std::string       incomplete;
     clock::time_point started, first, last;
@@ -103,6 +105,7 @@ struct generation : counted<KOLLAMA_HANDLE_GENERATION> {
     void fail(kollama_status status, std::string reason);
     void end(kollama_finish finish);
     void publish(event event);
+    void publish_all(std::vector<event> & events);
     void give_sampler_back();
 
     // On the thread that chooses, without the mutex. May write into the logits.
@@ -112,6 +115,7 @@ struct generation : counted<KOLLAMA_HANDLE_GENERATION> {
     void       begin(engine & e);
     bool       replace(engine & e, std::mutex & mutex); // true: and that was all for this step
     batch_item next_item(engine & e, size_t budget);
+    size_t     n_guessable(const engine & e) const; // guesses that the next step has room for
     void       advance(engine & e, std::mutex & mutex, const batch_item & item);
 
   private:
@@ -122,6 +126,7 @@ struct generation : counted<KOLLAMA_HANDLE_GENERATION> {
     kollama_sampler::choice choose(engine & e, float * logits);
     kollama_sampler::choice sample(engine & e, float * logits); // may write into them
     kollama_finish          take(engine & e, int32_t token); // fills text
+    void                    decide_all(engine & e, const batch_item & item, std::vector<event> & events);
 };
 
 } // namespace kollama

@@ -20,6 +20,7 @@ void           set_last_error(const std::string & reason);
 kollama_status report(kollama_status status, const std::string & reason); // sets the reason, returns the status
 
 void log_warning(const std::string & line); // as if ggml had logged it
+void log_info(const std::string & line);
 
 // An assertion of ggml on this thread, thrown by the abort callback. Derived from std::exception so
 // that llama.cpp's own handlers release what they hold on the way.
@@ -61,6 +62,16 @@ class quiet_when {
     ~quiet_when();
     quiet_when(const quiet_when &)             = delete;
     quiet_when & operator=(const quiet_when &) = delete;
+};
+
+// While one lives on a thread, the errors that llama.cpp logs there are only collected: the call that fails
+// tells of them.
+class quiet_errors {
+  public:
+    quiet_errors();
+    ~quiet_errors();
+    quiet_errors(const quiet_errors &)             = delete;
+    quiet_errors & operator=(const quiet_errors &) = delete;
 };
 
 // A call that must not go on while the process's static objects are destroyed: the runtime's shutdown

@@ -44,7 +44,7 @@ bool engine::run_job(std::unique_lock<std::mutex> & lock) {
     jobs_.pop_front();
     abort_   = job->cancelled || stopping_;
     running_ = job;
-    kollama_status status = poison_.empty() ? KOLLAMA_OK : KOLLAMA_ERROR_ENGINE;
+    kollama_status status = poison_.empty() ? KOLLAMA_OK : poison_status_;
     std::string    reason = poison_;
     if (status == KOLLAMA_OK) {
         lock.unlock();

@@ -63,6 +63,7 @@ typedef enum kollama_status {
     KOLLAMA_ERROR_STATE,        // a thing is not there yet, e.g. logits before the first append
     KOLLAMA_ERROR_ENGINE,       // an assertion of ggml or llama.cpp failed
     KOLLAMA_ERROR_CALLBACK,     // a caller's callback failed
+    KOLLAMA_ERROR_REMOTE,       // another machine that holds layers cannot be reached, or is gone
 } kollama_status;
 
 // The reason of the last failure on this thread. Valid until the next failure on it.
@@ -75,6 +76,11 @@ KOLLAMA_API const char * kollama_last_error(void);
 KOLLAMA_API kollama_status kollama_runtime_init(
     const char * const * cpu_paths, size_t n_cpu_paths,
     const char * const * other_paths, size_t n_other_paths);
+
+// A further backend library, after kollama_runtime_init; n_devices is how many devices it found. LOAD, with
+// the dynamic linker's or ggml's reason, where it cannot be used.
+KOLLAMA_API kollama_status kollama_backend_load(const char * path, size_t * n_devices);
+KOLLAMA_API bool           kollama_backend_loaded(const char * name); // as ggml names it, e.g. "RPC"
 
 // Ends every engine thread. For the interpreter's exit: what is still open then is never freed.
 KOLLAMA_API void kollama_runtime_shutdown(void);
@@ -93,7 +99,14 @@ typedef struct kollama_device {
 
 KOLLAMA_API size_t kollama_device_count(void);
 KOLLAMA_API void   kollama_device_get(size_t index, kollama_device * device);
-KOLLAMA_API bool   kollama_supports_gpu(void);
+KOLLAMA_API bool   kollama_supports_gpu(void); // whether a device of this machine can hold layers
+
+// Serves this machine's devices to models elsewhere, at "IPv4:port": of device_names, or of every GPU, or of
+// the CPU. Returns only where it fails. What it says goes to stdout: it is for a process of its own.
+KOLLAMA_API kollama_status kollama_rpc_serve(const char * endpoint, const char * cache_dir, int32_t n_threads,
+                                             const char * const * device_names, size_t n_device_names);
+// Whether a model of this process is connected to that server, which serves one process at a time.
+KOLLAMA_API bool kollama_rpc_in_use(const char * endpoint);
 
 KOLLAMA_API const char * kollama_llama_version(void);
 KOLLAMA_API const char * kollama_llama_commit(void);
@@ -232,8 +245,11 @@ typedef enum kollama_load_mode {
 
 typedef int (*kollama_progress)(float done, void * user); // 0 stops the load
 
+#define KOLLAMA_LAYERS_ALL  -1
+#define KOLLAMA_LAYERS_AUTO -2
+
 typedef struct kollama_model_params {
-    int32_t           n_gpu_layers; // -1: all
+    int32_t           n_gpu_layers; // KOLLAMA_LAYERS_ALL, KOLLAMA_LAYERS_AUTO: what fits
     kollama_load_mode load_mode;
     bool              mlock;
     bool              vocab_only;
@@ -241,6 +257,8 @@ typedef struct kollama_model_params {
     const char *      tokenizer;    // path of a tokenizer.json that replaces the file's rules, or NULL
     kollama_progress  progress;
     void *            progress_user;
+    const char * const * servers;   // "host:port" of RPC servers, which hold layers beside the GPUs of this machine
+    size_t            n_servers;
 } kollama_model_params;
 
 // paths: one file (of a split model the first part), or all parts in order.
@@ -258,6 +276,7 @@ KOLLAMA_API int32_t  kollama_model_n_ctx_train(const kollama_model * model);
 KOLLAMA_API int32_t  kollama_model_n_embd     (const kollama_model * model);
 KOLLAMA_API int32_t  kollama_model_n_embd_out (const kollama_model * model); // of an embedding
 KOLLAMA_API int32_t  kollama_model_n_layer    (const kollama_model * model);
+KOLLAMA_API int32_t  kollama_model_n_gpu_layers(const kollama_model * model); // the output layer counts as one
 KOLLAMA_API uint64_t kollama_model_n_params   (const kollama_model * model);
 KOLLAMA_API uint64_t kollama_model_size       (const kollama_model * model);
 KOLLAMA_API bool     kollama_model_uses_mmap  (const kollama_model * model);
@@ -358,6 +377,12 @@ KOLLAMA_API kollama_status    kollama_decoder_flush(kollama_decoder * decoder, c
 
 // ---- context -------------------------------------------------------------------------------------
 
+typedef enum kollama_draft {
+    KOLLAMA_DRAFT_NONE,
+    KOLLAMA_DRAFT_LOOKUP, // what followed the last tokens where they stood before
+    KOLLAMA_DRAFT_MODEL,  // what a smaller model of the same vocabulary takes for the likeliest
+} kollama_draft;
+
 typedef struct kollama_context_params {
     uint32_t     n_ctx;
     uint32_t     n_batch;
@@ -371,6 +396,8 @@ typedef struct kollama_context_params {
     bool         embeddings;   // for kollama_context_embed, and nothing else
     bool         file_pools;   // the model's file names a pooling, which would be llama.cpp's default
     bool         ranks;        // with embeddings: KOLLAMA_POOLING_RANK, and no other; n_ubatch holds a text
+    kollama_draft   draft;       // where its generations get guesses of the next tokens from
+    kollama_model * draft_model; // for KOLLAMA_DRAFT_MODEL; counts as one with an open context
 } kollama_context_params;
 
 KOLLAMA_API kollama_status kollama_context_init(kollama_model * model, const kollama_context_params * params, kollama_context ** out);
@@ -569,6 +596,8 @@ typedef struct kollama_generation_stats {
     size_t         n_prompt;         // tokens of the prompt
     size_t         n_reused;         // of these, already in memory from before
     size_t         n_generated;      // sampled ids handed out
+    size_t         n_drafted;        // tokens that were guessed and tried
+    size_t         n_accepted;       // of these, those that were chosen
     double         prompt_seconds;
     double         generate_seconds; // after the first token
     kollama_finish finish;

@@ -1,5 +1,7 @@
 #include "model.h"
 
+#include "offload.h"
+#include "products/accelerator.h"
 #include "tokenizer/handle.h"
 #include "tokenizer/read_gguf.h"
 #include "state.h"
@@ -19,9 +21,20 @@ bool is_repacked(ggml_type type) {
     return type == GGML_TYPE_Q4_0 || type == GGML_TYPE_Q4_K || type == GGML_TYPE_IQ4_NL || type == GGML_TYPE_MXFP4;
 }
 
+// Whether the weights had better stay as they lie in the file. llama.cpp can be told so of all or of none.
+// Experts are ggml's to multiply.
+bool keeps_order(const kollama_gguf & gguf) {
+    return std::all_of(gguf.tensors.begin(), gguf.tensors.end(), [](const auto & tensor) {
+        return !is_repacked(tensor.type) || (tensor.ne[2] <= 1 && product_keeps_order(tensor.type));
+    });
+}
+
 // Whether reading the weights costs less memory than mapping them: where the CPU repacks at least
 // an eighth of the file. Below that the page cache is worth more than the copy costs.
 bool reads_better_than_maps(const kollama_gguf & gguf) {
+    if (keeps_order(gguf)) {
+        return false;
+    }
     uint64_t repacked = 0, total = 0;
     for (const auto & tensor : gguf.tensors) {
         total += tensor.n_bytes;
@@ -30,8 +43,7 @@ bool reads_better_than_maps(const kollama_gguf & gguf) {
     return repacked > total / 8;
 }
 
-llama_load_mode choose_load_mode(const kollama_model_params & params, const kollama_gguf & gguf) {
-    const bool on_gpu = params.n_gpu_layers != 0;
+llama_load_mode choose_load_mode(const kollama_model_params & params, const kollama_gguf & gguf, bool on_gpu) {
     const bool map = params.load_mode == KOLLAMA_LOAD_MMAP ||
                      (params.load_mode == KOLLAMA_LOAD_AUTO && (on_gpu || !reads_better_than_maps(gguf)));
     if (params.mlock) {
@@ -138,7 +150,36 @@ void add_shapes(const kollama_gguf & gguf, std::unordered_map<std::string, kolla
     }
 }
 
-void load(const char * const * paths, size_t n_paths, const kollama_model_params & params, kollama_model ** out) {
+// Where the layers of the model can go, in the order that they are dealt out in.
+std::vector<ggml_backend_dev_t> devices_for(const std::shared_ptr<servers> & remote) {
+    std::vector<ggml_backend_dev_t> devices = remote ? remote->devices() : std::vector<ggml_backend_dev_t>();
+    const auto                      own     = gpu_devices();
+    devices.insert(devices.end(), own.begin(), own.end());
+    return devices;
+}
+
+int32_t choose_layers(const char * const * paths, size_t n_paths, const kollama_gguf & first,
+                      const std::vector<ggml_backend_dev_t> & devices) {
+    if (devices.empty()) {
+        return 0;
+    }
+    std::vector<std::string> names(paths + 1, paths + n_paths);
+    if (n_paths == 1) {
+        names = other_parts(paths[0], first);
+    }
+    std::vector<model_file>           others;
+    std::vector<const kollama_gguf *> parts{ &first };
+    for (const std::string & name : names) {
+        others.push_back(open_for_loading(name));
+    }
+    for (const model_file & other : others) {
+        parts.push_back(&other.header);
+    }
+    return fitting_layers(parts, devices);
+}
+
+void load(const char * const * paths, size_t n_paths, const kollama_model_params & params,
+          const std::shared_ptr<servers> & remote, kollama_model ** out) {
     const std::string path  = paths[0];
     model_file        first = open_for_loading(path, { params.rms_norm_eps });
     std::unordered_map<std::string, kollama_model::shape> shapes;
@@ -147,14 +188,20 @@ void load(const char * const * paths, size_t n_paths, const kollama_model_params
         add_shapes(open_for_loading(paths[i]).header, shapes);
     }
     check_legacy(path, n_paths, params, first);
+    std::vector<ggml_backend_dev_t> devices  = devices_for(remote);
+    const int32_t                   n_layers = params.n_gpu_layers != KOLLAMA_LAYERS_AUTO ? params.n_gpu_layers
+                                                                                          : choose_layers(paths, n_paths, first.header, devices);
+    devices.push_back(nullptr);
     // A stream cannot be mapped, and repacking is for weights that were read.
     const llama_load_mode mode = first.view ? (params.mlock ? LLAMA_LOAD_MODE_MLOCK : LLAMA_LOAD_MODE_NONE)
-                                            : choose_load_mode(params, first.header);
+                                            : choose_load_mode(params, first.header, n_layers != 0);
 
     progress_state     state{ &params };
     llama_model_params lparams  = llama_model_default_params();
-    lparams.n_gpu_layers        = params.n_gpu_layers;
+    lparams.n_gpu_layers        = n_layers;
+    lparams.devices             = remote ? devices.data() : nullptr; // llama.cpp's own choice is that of gpu_devices
     lparams.load_mode           = mode;
+    lparams.use_extra_bufts     = !keeps_order(first.header);
     lparams.vocab_only          = params.vocab_only;
     lparams.progress_callback           = params.progress ? on_progress : [](float, void *) { return !is_shutting_down(); };
     lparams.progress_callback_user_data = &state;
@@ -175,6 +222,9 @@ void load(const char * const * paths, size_t n_paths, const kollama_model_params
     model->format     = first.header.format;
     model->uses_mmap  = !params.vocab_only && (mode == LLAMA_LOAD_MODE_MMAP || mode == LLAMA_LOAD_MODE_MMAP_MLOCK);
     model->vocab_only = params.vocab_only;
+    model->remote     = remote;
+    const int32_t n_all = llama_model_n_layer(model->handle) + 1;
+    model->n_gpu_layers = devices.size() == 1 ? 0 : n_layers < 0 ? n_all : std::min(n_layers, n_all);
     model->fingerprint = file_fingerprint(paths, n_paths);
     model->shapes      = std::move(shapes);
     if (const auto learned = model->shapes.find("position_embd.weight"); learned != model->shapes.end()) {
@@ -193,12 +243,58 @@ void load(const char * const * paths, size_t n_paths, const kollama_model_params
 }
 
 // load(), with the file named in what it throws.
-void load_named(const char * const * paths, size_t n_paths, const kollama_model_params & params, kollama_model ** out) {
+void load_named(const char * const * paths, size_t n_paths, const kollama_model_params & params,
+                const std::shared_ptr<servers> & remote, kollama_model ** out) {
     try {
-        load(paths, n_paths, params, out);
+        load(paths, n_paths, params, remote, out);
     } catch (const failure & e) {
         const std::string text = e.what();
         throw failure(e.status, text.compare(0, std::strlen(paths[0]), paths[0]) == 0 ? text : std::string(paths[0]) + ": " + text);
+    }
+}
+
+// A load with servers, on a thread that may be given up: it owns all that it looks at.
+struct remote_load {
+    std::vector<std::string>  paths;
+    std::string               tokenizer;
+    kollama_model_params      params;
+    std::shared_ptr<servers>  remote;
+    std::atomic<float>        done{ 0 };
+    std::atomic<bool>         goes_on{ true };
+    kollama_model *           model = nullptr;
+
+    void run() {
+        std::vector<const char *> pointers;
+        for (const std::string & path : paths) {
+            pointers.push_back(path.c_str());
+        }
+        load_named(pointers.data(), pointers.size(), params, remote, &model);
+        remote->keep_alive();
+    }
+};
+
+void load_remotely(const char * const * paths, size_t n_paths, const kollama_model_params & params, kollama_model ** out) {
+    const auto state = std::make_shared<remote_load>();
+    state->paths.assign(paths, paths + n_paths);
+    state->params           = params;
+    state->params.tokenizer = params.tokenizer ? (state->tokenizer = params.tokenizer).c_str() : nullptr;
+    state->params.progress  = [](float done, void * user) -> int {
+        auto & self = *static_cast<remote_load *>(user);
+        self.done   = done;
+        return self.goes_on;
+    };
+    state->params.progress_user = state.get();
+    state->remote               = servers::connect({ params.servers, params.servers + params.n_servers });
+    state->remote->call([state] { state->run(); }, [&] {
+        // The caller's callable, on the caller's thread.
+        if (is_shutting_down() || (params.progress && !params.progress(state->done, params.progress_user))) {
+            state->goes_on = false;
+        }
+        return state->goes_on.load();
+    });
+    *out = state->model;
+    if (params.progress) {
+        params.progress(1, params.progress_user);
     }
 }
 
@@ -227,7 +323,11 @@ kollama_status kollama_model_load(const char * const * paths, size_t n_paths, co
         if (!here) {
             throw failure(KOLLAMA_ERROR_CLOSED, "the interpreter is at its end");
         }
-        load_named(paths, n_paths, *params, out);
+        if (params->n_servers > 0) {
+            load_remotely(paths, n_paths, *params, out);
+        } else {
+            load_named(paths, n_paths, *params, nullptr, out);
+        }
     });
 }
 
@@ -251,7 +351,11 @@ kollama_status kollama_model_free(kollama_model * model) {
     }
     return guarded([&] {
         if (const at_work here; here) { // else it goes with the process
-            llama_model_free(model->handle);
+            try {
+                call_on(model->remote, [handle = model->handle] { llama_model_free(handle); });
+            } catch (const failure & e) {
+                log_warning(std::string(e.what()) + "; its memory here stays until the process ends");
+            }
             delete model;
         }
     });
@@ -295,6 +399,10 @@ int32_t kollama_model_n_embd_out(const kollama_model * model) {
 
 int32_t kollama_model_n_layer(const kollama_model * model) {
     return llama_model_n_layer(model->handle);
+}
+
+int32_t kollama_model_n_gpu_layers(const kollama_model * model) {
+    return model->n_gpu_layers;
 }
 
 uint64_t kollama_model_n_params(const kollama_model * model) {

@@ -2,6 +2,7 @@
 
 #include "internal.h"
 #include "model_file.h"
+#include "servers.h"
 #include "tokenizer/tokenizer.h"
 
 #include <shared_mutex>
@@ -12,6 +13,8 @@ struct kollama_model : kollama::counted<KOLLAMA_HANDLE_MODEL> {
     const llama_vocab * vocab  = nullptr;
     std::string         format; // of the file: "gguf", "ggjt v3" ...
     bool                uses_mmap = false;
+    int32_t             n_gpu_layers = 0;
+    std::shared_ptr<kollama::servers> remote; // null: it is all on this machine
     bool                vocab_only = false;
     std::atomic<int>    n_contexts{0};
     std::atomic<int>    n_abandoned{0}; // of them closed, though their threads stand in this memory

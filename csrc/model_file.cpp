@@ -39,6 +39,26 @@ model_file open_for_loading(const std::string & path, const legacy_options & opt
     return out;
 }
 
+std::vector<std::string> other_parts(const std::string & first, const kollama_gguf & header) {
+    const std::string * count = header.find("split.count");
+    const long          n     = count ? std::strtol(count->c_str(), nullptr, 10) : 1;
+    if (n > UINT16_MAX) {
+        throw failure(KOLLAMA_ERROR_FORMAT, first + ": split.count is " + *count);
+    }
+    const int                n_parts = static_cast<int>(n);
+    std::vector<std::string> parts;
+    std::vector<char>        prefix(first.size() + 64), path(first.size() + 64);
+    if (n_parts > 1 && llama_split_prefix(prefix.data(), prefix.size(), first.c_str(), 0, n_parts) == 0) {
+        throw failure(KOLLAMA_ERROR_FORMAT,
+                      first + format(": is the first of %d parts, but its name does not end in -00001-of-%05d.gguf", n_parts, n_parts));
+    }
+    for (int i = 1; i < n_parts; i++) {
+        llama_split_path(path.data(), path.size(), prefix.data(), i, n_parts);
+        parts.push_back(path.data());
+    }
+    return parts;
+}
+
 } // namespace kollama
 
 using namespace kollama;

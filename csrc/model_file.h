@@ -20,4 +20,7 @@ model_file open_model_file(const std::string & path, const legacy_options & opti
 // The same for what llama.cpp will load: its header says nothing that would harm it (gguf_check.h).
 model_file open_for_loading(const std::string & path, const legacy_options & options = {});
 
+// The paths of a split model's further parts: llama.cpp finds them by the first one's name.
+std::vector<std::string> other_parts(const std::string & first, const kollama_gguf & header);
+
 } // namespace kollama

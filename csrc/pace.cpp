@@ -4,7 +4,6 @@
 #include <chrono>
 
 #ifdef _WIN32
-#    define WIN32_LEAN_AND_MEAN
 #    include <windows.h>
 #else
 #    include <time.h>
@@ -15,7 +14,6 @@ namespace {
 
 constexpr size_t N_STEADY  = 8;  // steps that decide whether the pace is bad
 constexpr size_t N_TRIAL   = 4;  // steps of a trial, the first of which does not count: caches and sleeping threads
-constexpr size_t MOST_ROWS = 16; // of a step of generation; prompts differ too much in length to be compared
 
 constexpr double BAD        = 1.8;   // times the best: another's time slices, and not a longer context
 constexpr double HOPELESS   = 3;     // times what a step took before the trial
@@ -49,9 +47,9 @@ double cpu_seconds() { // of the calling thread
 void pace::begin_step(size_t n_rows, bool may_repeat) {
     n_rows_ = n_rows;
     limit_  = 0;
-    if (may_repeat && n_ > 1 && n_rows <= MOST_ROWS && n_rows == rows_) {
+    if (may_repeat && n_ > 1 && n_rows <= MOST_ROWS) {
         const double best = best_[static_cast<size_t>(n_)];
-        limit_            = phase_ == phase::steady ? LOST * best : HOPELESS * before_took_;
+        limit_            = unit_[n_rows] * (phase_ == phase::steady ? LOST * best : HOPELESS * before_took_);
     }
     start_     = wall_seconds();
     start_cpu_ = cpu_seconds();
@@ -69,6 +67,7 @@ bool pace::gives_up() {
 
 void pace::end_step(bool is_whole) {
     given_up_ = false; // in its last operation
+    limit_    = 0;
     now_      = wall_seconds();
     if (is_whole) {
         took(now_ - start_, cpu_seconds() - start_cpu_);
@@ -83,7 +82,7 @@ void pace::end_given_up() {
         return;
     }
     before_      = n_;
-    before_took_ = now_ - start_;
+    before_took_ = (now_ - start_) / unit_[n_rows_];
     begin(phase::fewer, std::max(1, n_ / 2));
 }
 
@@ -92,6 +91,7 @@ void pace::begin(phase next, int n_threads) {
     n_       = n_threads;
     n_steps_ = 0;
     took_    = 0;
+    seconds_ = 0;
     cpu_     = 0;
 }
 
@@ -99,23 +99,29 @@ void pace::took(double seconds, double cpu) {
     if (most_ == 1 || n_rows_ > MOST_ROWS) {
         return;
     }
-    if (n_rows_ != rows_) { // another kind of step: what was learned of the old one says nothing
-        rows_ = n_rows_;
-        std::fill(best_.begin(), best_.end(), 0.0);
-        begin(phase::steady, phase_ == phase::steady ? n_ : before_);
+    for (double & unit : unit_) {
+        unit *= FORGET;
     }
-    double & best = best_[static_cast<size_t>(n_)];
-    best          = best == 0 ? seconds : std::min(best * FORGET, seconds);
+    double & unit = unit_[n_rows_];
+    if (n_ == most_) {
+        unit = unit == 0 ? seconds : std::min(unit, seconds);
+    } else if (unit == 0) { // never seen with all threads: as much slower as the others
+        unit = seconds / usual_;
+    }
+    const double units = seconds / unit;
+    double &     best  = best_[static_cast<size_t>(n_)];
+    best               = best == 0 ? units : std::min(best * FORGET, units);
     n_steps_++;
-    took_ += phase_ == phase::steady || n_steps_ > 1 ? seconds : 0;
+    took_ += phase_ == phase::steady || n_steps_ > 1 ? units : 0;
+    seconds_ += seconds;
     cpu_  += cpu;
     if (phase_ == phase::steady) {
         // Sums, not medians: of four steps three may be as fast as ever, and one wait for a time slice.
         const bool bad = n_ == most_ && took_ > N_STEADY * BAD * best;
-        if (bad || (n_steps_ >= N_STEADY && (n_ == most_ || took_ > LONG_LOOK))) {
+        if (bad || (n_steps_ >= N_STEADY && (n_ == most_ || seconds_ > LONG_LOOK))) {
             judge(bad);
         }
-    } else if (seconds > HOPELESS * before_took_) {
+    } else if (units > HOPELESS * before_took_) {
         end_trial(false);
     } else if (n_steps_ == N_TRIAL) {
         end_trial(took_ / (N_TRIAL - 1) < before_took_);
@@ -123,15 +129,15 @@ void pace::took(double seconds, double cpu) {
 }
 
 void pace::judge(bool bad) {
-    const double usual = took_ / static_cast<double>(n_steps_);
-    const bool   alone = cpu_ > ALONE * took_;
+    usual_             = took_ / static_cast<double>(n_steps_);
+    const bool   alone = cpu_ > ALONE * seconds_;
     begin(phase::steady, n_);
     const bool waits = now_ - trial_ended_ < (alone && n_ < most_ ? std::min(WAIT_ALONE, patience_) : patience_);
     if (waits) {
         return;
     }
     before_      = n_;
-    before_took_ = usual;
+    before_took_ = usual_;
     if (n_ < most_) {
         begin(phase::more, most_);
     } else if (bad) {

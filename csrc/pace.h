@@ -7,6 +7,7 @@
 
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <vector>
@@ -25,12 +26,16 @@ class pace {
     void end_step(bool is_whole); // one that failed or was cancelled says nothing
     void end_given_up();
 
+    double seconds() const { return now_ - start_; } // of the last step
+
     // Asked within the step; stays true until that has ended.
     bool                      gives_up();
     const std::atomic<bool> & given_up() const { return given_up_; }
 
   private:
     enum class phase { steady, fewer, more };
+
+    static constexpr size_t MOST_ROWS = 16; // of a step of generation; prompts differ too much in length to be compared
 
     void took(double seconds, double cpu);
     void begin(phase next, int n_threads);
@@ -40,14 +45,17 @@ class pace {
     const int           most_;
     int                 n_;
     phase               phase_ = phase::steady;
-    size_t              n_rows_ = 0;      // of the step, and of those that it is compared with
-    size_t              rows_   = 0;
-    std::vector<double> best_;            // by number of threads: what a step takes undisturbed; 0: unknown
+    size_t              n_rows_ = 0;      // of the step
+    // Steps of few and of many rows take turns where tokens are guessed, so each is measured by its own kind.
+    std::array<double, MOST_ROWS + 1> unit_{}; // seconds that so many rows take undisturbed, with all threads; 0: unknown
+    std::vector<double> best_;            // by number of threads: units that a step takes undisturbed; 0: unknown
+    double              usual_   = 1;     // units that it takes now
     size_t              n_steps_ = 0;     // of this phase
-    double              took_    = 0;     // they, in seconds; a trial's without the first
+    double              took_    = 0;     // they, in units; a trial's without the first
+    double              seconds_ = 0;     // and in seconds
     double              cpu_     = 0;     // of it this thread has run
     int                 before_      = 0; // threads before the trial
-    double              before_took_ = 0; // and what a step took
+    double              before_took_ = 0; // and what a step took, in units
     double              trial_ended_ = 0; // the last one
     double              patience_    = 0; // from then to the next: longer after each that gained nothing
     double              start_ = 0, start_cpu_ = 0, now_ = 0;

@@ -72,6 +72,9 @@ bool generation::replace(engine & e, std::mutex & mutex) {
     sampler->go_to(std::move(mark));
     history.resize(prompt.size() + place);
     n_told       = 0;
+    if (draft) {
+        draft->lookup.cut(history.size());
+    }
     marks.back() = sampler->here();
     pending      = -1;
     replay(*e.model()->tokenizer);

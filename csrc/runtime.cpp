@@ -1,6 +1,8 @@
 #include "internal.h"
+#include "backend.h"
 #include "engine.h"
 #include "products/accelerator.h"
+#include "servers.h"
 
 #include <algorithm>
 #include <cstdlib>
@@ -12,7 +14,6 @@
 #include <thread>
 
 #ifdef _WIN32
-#    define WIN32_LEAN_AND_MEAN
 #    include <windows.h>
 #else
 #    include <dlfcn.h>
@@ -62,6 +63,16 @@ quiet_when::~quiet_when() {
     cancelled_here = given_up_here = nullptr;
 }
 
+static thread_local bool errors_are_quiet = false;
+
+quiet_errors::quiet_errors() {
+    errors_are_quiet = true;
+}
+
+quiet_errors::~quiet_errors() {
+    errors_are_quiet = false;
+}
+
 static bool is_quiet() {
     const auto is_set = [](const std::atomic<bool> * flag) { return flag && flag->load(std::memory_order_relaxed); };
     return is_set(cancelled_here) || is_set(given_up_here);
@@ -83,6 +94,7 @@ static void on_ggml_abort(const char * message) {
     if (guard_depth > 0) {
         throw engine_failure(message);
     }
+    servers::on_failed_assertion(message);
     std::fprintf(stderr, "%s\n", message);
 }
 
@@ -141,6 +153,9 @@ void on_log(ggml_log_level ggml_level, const char * text, void *) {
     }
     if (ggml_level == GGML_LOG_LEVEL_ERROR) {
         collect_error(text);
+        if (errors_are_quiet) {
+            ggml_level = GGML_LOG_LEVEL_DEBUG;
+        }
     }
     if (capture) {
         *capture += text;
@@ -170,6 +185,10 @@ void on_log(ggml_log_level ggml_level, const char * text, void *) {
 
 void log_warning(const std::string & line) {
     on_log(GGML_LOG_LEVEL_WARN, (line + "\n").c_str(), nullptr);
+}
+
+void log_info(const std::string & line) {
+    on_log(GGML_LOG_LEVEL_INFO, (line + "\n").c_str(), nullptr);
 }
 
 namespace {
@@ -209,6 +228,16 @@ void load_cpu(const char * const * paths, size_t n_paths) {
         throw failure(KOLLAMA_ERROR_LOAD, format("none of the %zu CPU libraries of this build runs on this machine's CPU; "
                                                  "a source build here (pip install --no-binary kollama) makes one that does", n_paths));
     }
+}
+
+// ggml's or the dynamic linker's own words, without the names of functions and of this very file.
+std::string reason_of_load(std::string text, const std::string & path) {
+    for (const std::string & prefix : { std::string("load_backend: "), "failed to load " + path + ": " }) {
+        for (size_t at; (at = text.find(prefix)) != std::string::npos;) {
+            text.erase(at, prefix.size());
+        }
+    }
+    return text.empty() ? "ggml gave no reason" : text;
 }
 
 std::mutex init_mutex;
@@ -295,6 +324,23 @@ kollama_status kollama_runtime_init(const char * const * cpu_paths, size_t n_cpu
     });
 }
 
+kollama_status kollama_backend_load(const char * path, size_t * n_devices) {
+    std::lock_guard<std::mutex> lock(init_mutex);
+    return guarded([&] {
+        const guard        g;
+        const quiet_errors quiet; // the caller says it in its own words
+        ggml_backend_reg_t reg = ggml_backend_load(path);
+        if (!reg) {
+            throw failure(KOLLAMA_ERROR_LOAD, reason_of_load(g.errors(), path));
+        }
+        *n_devices = ggml_backend_reg_dev_count(reg);
+    });
+}
+
+bool kollama_backend_loaded(const char * name) {
+    return ggml_backend_reg_by_name(name) != nullptr;
+}
+
 void kollama_runtime_shutdown(void) {
     {
         workers &                    all = all_workers();
@@ -331,7 +377,8 @@ void kollama_device_get(size_t index, kollama_device * device) {
 }
 
 bool kollama_supports_gpu(void) {
-    return llama_supports_gpu_offload();
+    // Not llama_supports_gpu_offload: that is true wherever the RPC library is loaded.
+    return has_gpu();
 }
 
 const char * kollama_llama_version(void) {

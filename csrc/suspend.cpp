@@ -1,7 +1,6 @@
 #include "suspend.h"
 
 #if defined(_WIN32)
-#    define WIN32_LEAN_AND_MEAN
 #    include <windows.h>
 #elif defined(__APPLE__)
 #    include <mach/mach.h>

@@ -143,9 +143,9 @@ def test_it_follows_what_the_caller_does(llm: kollama.LLM) -> None:
         seq.rewind(2)
         seq.append([a])
         assert sample() == "b"
-        # A generation begins anew with the same sampler.
-        assert re.fullmatch("(ab|bc)+", llm.complete("x", sampler=sampler, max_tokens=8).text)
-        assert re.fullmatch("(ab|bc)+", llm.complete("x", sampler=sampler, max_tokens=8).text)
+    # A generation begins anew with the same sampler.
+    assert re.fullmatch("(ab|bc)+", llm.complete("x", sampler=sampler, max_tokens=8).text)
+    assert re.fullmatch("(ab|bc)+", llm.complete("x", sampler=sampler, max_tokens=8).text)
 
 
 def test_a_complete_grammar_with_ignore_eos_says_so(llm: kollama.LLM) -> None:

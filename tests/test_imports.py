@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "kollama"
 # Only `kollama` itself, the package's __init__.py, is named without what is below it.
 LAYERS = (
     ("errors", "types", "params", "progress", "unicode", "files", "schemas", "structured", "samplers",
-     "sampling", "deadline", "turn", "signature"),
+     "sampling", "deadline", "turn", "signature", "backends", "servers"),
     ("_core",),
     ("adapters", "control_vectors", "generate", "chat", "chat_format", "chat_builtin", "chat_registry", "context_shift", "embed", "rerank",
      "slots", "together",
@@ -25,7 +25,7 @@ LAYERS = (
     ("blocking",),
     ("llm",),
     ("",),
-    ("cli", "compat"),
+    ("cli", "compat", "ray"),
     ("__main__",),
 )
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -19,7 +19,7 @@ import kollama
 
 TIMEOUT_S = 120
 LENGTHS = [1, 2, 3, 4, 5, 8, 9, 16, 17, 63, 64, 100]
-TYPES = ["q4_1", "q5_0", "q5_1", "q8_0"]
+TYPES = ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0"]
 
 CODE = """
 import json, logging, sys
@@ -64,7 +64,7 @@ def run(path: Path, products: str, threads: int = 2) -> Outcome:
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("products")
-    plain = tiny.write_llama(folder / "plain.gguf", n_embd=96, n_head=3)
+    plain = tiny.write_llama(folder / "plain.gguf", n_embd=160, n_head=5)
     paths = {}
     for name in TYPES:
         paths[name] = folder / f"{name}.gguf"
@@ -81,41 +81,70 @@ def has_products() -> bool:
     return [device.name for device in kollama.devices()] == ["kollama", "CPU"]
 
 
-def has_vnni() -> bool:
-    cpu = Path("/proc/cpuinfo")
-    return cpu.exists() and "avx512_vnni" in cpu.read_text("utf-8")
-
-
 @pytest.mark.parametrize("name", TYPES)
 def test_as_ggml_computes_them(models: dict[str, Path], has_products: bool, name: str) -> None:
     theirs = run(models[name], "0")
     assert "kollama" not in theirs.devices
     if not has_products:
         pytest.skip("this CPU has none of the instruction sets, or a GPU or a BLAS is there")
-    assert theirs.splits == 1
-    for products, threads in (("", 2), ("", 1), ("", 3), ("avx2", 2)):
+    for products, threads in (("", 3), ("avx2", 2)):
         ours = run(models[name], products, threads)
         assert ours.devices == ["kollama", "CPU"]
-        # with AVX2 ggml has better of the others
-        taken = name in ("q4_1", "q5_1") or (products == "" and has_vnni())
-        assert (ours.splits > 1) == taken
+        assert ours.splits == theirs.splits == 1  # a graph is handed over whole
         for length, a, b in zip(LENGTHS, ours.rows, theirs.rows, strict=True):
             # The order of a sum can turn the rounding of an activation, once in thousands; a weight
             # in a wrong place gives 1.4.
             assert distance(a, b) < 0.05, (products, threads, length)
+            assert a != b, "ggml computed it"
         for first, other in zip(ours.firsts, theirs.firsts, strict=True):
-            assert first.keys() == other.keys()
-            assert all(abs(first[token] - other[token]) < 0.05 for token in first)
+            both = first.keys() & other.keys()
+            assert len(both) >= 18  # of 20: the last may be as likely as the next
+            assert all(abs(first[token] - other[token]) < 0.2 for token in both)
+
+
+FEW = 8  # csrc/products/product.h
+
+
+@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize("n_read", [1, 700])
+def test_few_columns_are_what_one_is(models: dict[str, Path], has_products: bool, name: str, n_read: int) -> None:
+    """Logits do not depend on how many tokens are read at a time, up to FEW: what drafting rests on.
+
+    From 512 tokens on ggml reads the K/V memory of a single row in parts.
+    """
+    if not has_products:
+        pytest.skip("this CPU has none of the instruction sets")
+    tokens = [1] + [3 + 7 * i % 250 for i in range(n_read + 47)]
+    rows = []
+    with (kollama.Model(models[name]) as model,
+          model.context(n_ctx=1024, n_threads=1) as context):  # pace may change how many there are
+        for n in (1, 2, 3, FEW):
+            with context.sequence() as sequence:
+                sequence.append(tokens[:n_read])
+                for first in range(n_read, len(tokens), n):
+                    sequence.append(tokens[first:first + n])
+                    if first + n - n_read in (24, 48):
+                        rows.append(np.array(sequence.logits))
+    assert len(rows) == 8
+    for here, there in zip(rows[2:], [*rows[:2]] * 3, strict=True):
+        np.testing.assert_array_equal(here, there)
+
+
+def test_q4_0_stays_as_it_lies(models: dict[str, Path], has_products: bool) -> None:
+    if not has_products:
+        pytest.skip("this CPU has none of the instruction sets")
+    with kollama.Model(models["q4_0"]) as model:
+        assert model.uses_mmap
 
 
 def test_rows_that_fill_no_panel(tmp_path: Path, has_products: bool) -> None:
     if not has_products:
         pytest.skip("this CPU has none of the instruction sets")
-    plain = tiny.write_llama(tmp_path / "plain.gguf", n_embd=32, n_head=1, n_layer=1)
+    plain = tiny.write_llama(tmp_path / "plain.gguf", n_embd=160, n_head=5, n_layer=1)
     path = tmp_path / "q4_1.gguf"
     kollama.quantize(plain, path, "q4_1", pure=True)
     theirs = run(path, "0")
     for products in ("", "avx2"):
         ours = run(path, products)
-        assert ours.splits > theirs.splits
+        assert ours.rows != theirs.rows
         assert max(map(distance, ours.rows, theirs.rows)) < 0.05

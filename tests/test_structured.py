@@ -226,9 +226,9 @@ def test_it_follows_what_the_caller_does(llm: kollama.LLM) -> None:
         seq.rewind(2)
         seq.append([a])
         assert sample() == "b"
-        # A generation begins anew with the same sampler.
-        for _ in range(2):
-            assert re.fullmatch("(ab|bc)+.?", llm.complete("x", sampler=sampler, max_tokens=8).text)
+    # A generation begins anew with the same sampler.
+    for _ in range(2):
+        assert re.fullmatch("(ab|bc)+.?", llm.complete("x", sampler=sampler, max_tokens=8).text)
 
 
 def test_after_the_end_only_an_end_token_comes(llm: kollama.LLM) -> None:

@@ -80,8 +80,10 @@ def _write(writer: gguf.GGUFWriter, tensors: dict[str, np.ndarray]) -> None:
 
 def write_llama(path: Path, *, n_layer: int = 2, n_embd: int = 64, n_head: int = 2, seed: int = 0,
                 architecture: str = "llama", chat_template: str | None = None,
-                pooling_type: int | None = None) -> Path:
-    """A Llama with random float32 weights."""
+                pooling_type: int | None = None, say: float = 1.0) -> Path:
+    """A Llama with random float32 weights. say: what attention and feed-forward count for; with little,
+    the next token depends on the last one most of all, and greedy text goes round.
+    """
     random = np.random.default_rng(seed)
     n_ff = 2 * n_embd
     writer = gguf.GGUFWriter(str(path), architecture)
@@ -112,11 +114,11 @@ def write_llama(path: Path, *, n_layer: int = 2, n_embd: int = 64, n_head: int =
             f"blk.{i}.attn_q.weight": weights(n_embd, n_embd),
             f"blk.{i}.attn_k.weight": weights(n_embd, n_embd),
             f"blk.{i}.attn_v.weight": weights(n_embd, n_embd),
-            f"blk.{i}.attn_output.weight": weights(n_embd, n_embd),
+            f"blk.{i}.attn_output.weight": say * weights(n_embd, n_embd),
             f"blk.{i}.ffn_norm.weight": np.ones(n_embd),
             f"blk.{i}.ffn_gate.weight": weights(n_ff, n_embd),
             f"blk.{i}.ffn_up.weight": weights(n_ff, n_embd),
-            f"blk.{i}.ffn_down.weight": weights(n_embd, n_ff),
+            f"blk.{i}.ffn_down.weight": say * weights(n_embd, n_ff),
         }
     _write(writer, tensors)
     return path

@@ -2,15 +2,13 @@
 
 #include "backend.h"
 #include "crew.h"
-#include "products/product.h"
+#include "products/graph.h"
 
 #include "ggml-backend-impl.h"
 #include "ggml-cpu.h"
 
-#include <algorithm>
 #include <cstring>
-#include <deque>
-#include <new>
+#include <type_traits>
 
 namespace kollama {
 namespace {
@@ -19,11 +17,9 @@ constexpr const char * NAME = "kollama";
 
 // What one context of llama.cpp computes with. One thread's.
 struct instance {
-    const product_kernels &                        kernels;
-    int                                            n_threads = 1;
-    ggml_backend_owner                             cpu; // whose threads do the work
-    std::deque<product>                            products;
-    scratch                                        tiles, panels, graph;
+    product_graph      graph;
+    int                n_threads = 1;
+    ggml_backend_owner cpu; // whose threads do the work
 };
 
 ggml_guid_t guid() {
@@ -31,80 +27,17 @@ ggml_guid_t guid() {
     return &value;
 }
 
-void on_quantise(ggml_tensor *, int ith, int nth, void * of) {
-    static_cast<const product *>(of)->quantise(static_cast<size_t>(ith), static_cast<size_t>(nth));
-}
-
-void on_multiply(ggml_tensor *, int ith, int, void * of) {
-    static_cast<product *>(of)->multiply(static_cast<size_t>(ith));
-}
-
-// ---- one graph -----------------------------------------------------------------------------------
-
-// Two for each product, where none has the activations of the one before.
-size_t most_nodes(const instance & self) {
-    return self.products.size() * 2;
-}
-
-size_t graph_bytes(size_t n_nodes) {
-    return (ggml_tensor_overhead() + 64) * n_nodes + ggml_graph_overhead_custom(n_nodes, false) + 1024;
-}
-
-// Memory for the products, which use it one after another: as much as the largest needs.
-bool reserve(instance & self) {
-    size_t tiles = 0, panels = 0;
-    for (const product & p : self.products) {
-        tiles  = std::max(tiles, p.tiles_bytes());
-        panels = std::max(panels, p.panels_bytes());
-    }
-    if (!self.tiles.reserve(tiles) || !self.panels.reserve(panels) || !self.graph.reserve(graph_bytes(most_nodes(self)))) {
-        return false;
-    }
-    for (product & p : self.products) {
-        p.use(self.tiles.data(), self.panels.data());
-    }
-    return true;
-}
-
-// The products as operations of a graph for the CPU backend: its threads wait for work there, and others
+// The products are operations of a graph for the CPU backend: its threads wait for work there, and others
 // beside them would be in their way.
-ggml_status compute(instance & self) {
-    const size_t n_nodes = most_nodes(self);
-    const ggml_context_owner ctx(ggml_init({ graph_bytes(n_nodes), self.graph.data(), false }));
-    if (!ctx) {
+ggml_status graph_compute(ggml_backend_t backend, ggml_cgraph * graph) {
+    auto &        self     = *static_cast<instance *>(backend->context);
+    ggml_cgraph * replaced = self.graph.of(*graph, self.n_threads);
+    if (!replaced) {
         return GGML_STATUS_ALLOC_FAILED;
-    }
-    ggml_cgraph * graph = ggml_new_graph_custom(ctx.get(), n_nodes, false);
-    auto add = [&](ggml_custom_op_t run, const product & p) {
-        ggml_build_forward_expand(graph, ggml_custom_4d(ctx.get(), GGML_TYPE_F32, 1, 1, 1, 1, nullptr, 0, run, GGML_N_TASKS_MAX,
-                                                        const_cast<product *>(&p)));
-    };
-    const product * before = nullptr;
-    for (const product & p : self.products) {
-        if (!before || !p.same_activations(*before)) {
-            add(on_quantise, p);
-        }
-        add(on_multiply, p);
-        before = &p;
     }
     // Of a context without a pool, ggml makes one for every graph.
     cpu_function<decltype(ggml_backend_cpu_set_threadpool)>("ggml_backend_cpu_set_threadpool")(self.cpu.get(), crew::pool());
-    return ggml_backend_graph_compute(self.cpu.get(), graph);
-}
-
-ggml_status graph_compute(ggml_backend_t backend, ggml_cgraph * graph) {
-    auto & self = *static_cast<instance *>(backend->context);
-    self.products.clear();
-    for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
-        const ggml_tensor * node = ggml_graph_node(graph, i);
-        if (node->op == GGML_OP_MUL_MAT && (node->flags & GGML_TENSOR_FLAG_COMPUTE)) { // the others are views
-            self.products.emplace_back(self.kernels, node, self.n_threads);
-        }
-    }
-    if (self.products.empty()) {
-        return GGML_STATUS_SUCCESS;
-    }
-    return reserve(self) ? compute(self) : GGML_STATUS_ALLOC_FAILED;
+    return ggml_backend_graph_compute(self.cpu.get(), replaced);
 }
 
 // ---- ggml's interfaces ---------------------------------------------------------------------------
@@ -130,7 +63,7 @@ void set_abort_callback(ggml_backend_t backend, ggml_abort_callback callback, vo
 }
 
 ggml_backend_t device_init(ggml_backend_dev_t device, const char *) {
-    auto self = std::unique_ptr<instance>(new instance{ *static_cast<const product_kernels *>(device->context) });
+    auto self = std::unique_ptr<instance>(new instance{ product_graph(*static_cast<const product_kernels *>(device->context)) });
     self->cpu.reset(ggml_backend_dev_init(cpu_device(), nullptr));
     if (!self->cpu) {
         return nullptr;
@@ -179,19 +112,47 @@ ggml_backend_buffer_t device_buffer_from_host(ggml_backend_dev_t, void * memory,
     return ggml_backend_cpu_buffer_from_ptr(memory, size);
 }
 
-// Prompts go to a GPU even where their weights are not there, but only past the CPU backend itself.
-bool has_gpu() {
-    static const bool found = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_GPU) ||
-                              ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_IGPU);
-    return found;
+// Tiles of AMX are faster than anything here, for weights in their order.
+bool has_amx() {
+    const auto extra = cpu_function<std::remove_pointer_t<ggml_backend_dev_get_extra_bufts_t>>("ggml_backend_dev_get_extra_bufts");
+    for (ggml_backend_buffer_type_t * type = extra(cpu_device()); type && *type; type++) {
+        if (std::strcmp(ggml_backend_buft_name(*type), "AMX") == 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
-bool device_supports_op(ggml_backend_dev_t device, const ggml_tensor * op) {
-    return op->op == GGML_OP_MUL_MAT && !has_gpu() && product::takes(*static_cast<const product_kernels *>(device->context), op);
+// llama.cpp uses these operations only where they are computed on the device that it takes a layer to be
+// on, which is the CPU itself.
+bool must_be_cpus(ggml_op op) {
+    return op == GGML_OP_GATED_DELTA_NET || op == GGML_OP_LIGHTNING_INDEXER || op == GGML_OP_DSV4_HC_PRE || op == GGML_OP_DSV4_HC_COMB ||
+           op == GGML_OP_DSV4_HC_POST;
+}
+
+// A BLAS, for products of floats.
+bool is_for_another(const ggml_tensor * op) {
+    if (op->op != GGML_OP_MUL_MAT || ggml_is_quantized(op->src[0]->type)) {
+        return false;
+    }
+    for (size_t i = 0; i < ggml_backend_dev_count(); i++) {
+        const ggml_backend_dev_t device = ggml_backend_dev_get(i);
+        if (ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_ACCEL && ggml_backend_dev_backend_reg(device) != product_backend() &&
+            ggml_backend_dev_supports_op(device, op)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+// All that the CPU computes: a graph that is cut wherever a product begins and ends costs a thousand
+// handovers between backends for a token.
+bool device_supports_op(ggml_backend_dev_t, const ggml_tensor * op) {
+    return product_backend_computes() && !must_be_cpus(op->op) && !is_for_another(op) && ggml_backend_dev_supports_op(cpu_device(), op);
 }
 
 bool device_supports_buffer(ggml_backend_dev_t, ggml_backend_buffer_type_t type) {
-    return ggml_backend_buft_is_host(type);
+    return ggml_backend_dev_supports_buft(cpu_device(), type);
 }
 
 const char * reg_name(ggml_backend_reg_t) {
@@ -245,6 +206,15 @@ ggml_backend_reg_t make_reg() {
 ggml_backend_reg_t product_backend() {
     static const ggml_backend_reg_t reg = make_reg();
     return reg;
+}
+
+// Prompts go to a GPU even where their weights are not there, but only past the CPU backend itself.
+bool product_backend_computes() {
+    return product_backend() && !has_gpu();
+}
+
+bool product_keeps_order(ggml_type type) {
+    return type == GGML_TYPE_Q4_0 && product_backend_computes() && !has_amx();
 }
 
 } // namespace kollama

@@ -1,5 +1,7 @@
 #include "products/product.h"
 
+#include "ggml-backend.h"
+
 #include <algorithm>
 
 namespace kollama {
@@ -8,8 +10,11 @@ namespace {
 constexpr size_t CACHE_LINE = 64;
 constexpr size_t NEAR_CACHE = 512 * 1024; // of a core, that unpacked weights may take
 
-int type_of(ggml_type type) {
+} // namespace
+
+int product_type_of(ggml_type type) {
     switch (type) {
+        case GGML_TYPE_Q4_0: return PRODUCT_Q4_0;
         case GGML_TYPE_Q4_1: return PRODUCT_Q4_1;
         case GGML_TYPE_Q5_0: return PRODUCT_Q5_0;
         case GGML_TYPE_Q5_1: return PRODUCT_Q5_1;
@@ -18,13 +23,15 @@ int type_of(ggml_type type) {
     }
 }
 
-// With fewer, unpacking and two more handovers between backends cost more than what they save: see
-// benchmarks/RESULTS.md. For Q5_0 ggml has a tiled kernel too.
-int64_t least_columns(int type) {
-    return type == PRODUCT_Q5_0 ? 16 : 4;
+bool is_product(const ggml_tensor * op) {
+    const ggml_tensor * weights     = op->src[0];
+    const ggml_tensor * activations = op->src[1];
+    return op->op == GGML_OP_MUL_MAT && product_type_of(weights->type) != N_PRODUCT_TYPES && activations->type == GGML_TYPE_F32 &&
+           op->type == GGML_TYPE_F32 && weights->op == GGML_OP_NONE && !weights->view_src && // no view of the K/V memory
+           weights->ne[2] == 1 && weights->ne[3] == 1 && weights->nb[0] == ggml_type_size(weights->type) &&
+           ggml_is_contiguous(activations) && ggml_is_contiguous(op) &&
+           (!weights->buffer || ggml_backend_buffer_is_host(weights->buffer)); // as ggml has it in a file, not in an order of its own
 }
-
-} // namespace
 
 bool scratch::reserve(size_t size) {
     if (size <= size_) {
@@ -39,20 +46,16 @@ bool scratch::reserve(size_t size) {
 }
 
 bool product::takes(const product_kernels & kernels, const ggml_tensor * op) {
-    const ggml_tensor * weights     = op->src[0];
-    const ggml_tensor * activations = op->src[1];
-    const int           type        = type_of(weights->type);
-    return op->op == GGML_OP_MUL_MAT && type != N_PRODUCT_TYPES && kernels.of[type].multiply && activations->type == GGML_TYPE_F32 &&
-           op->type == GGML_TYPE_F32 && weights->op == GGML_OP_NONE && !weights->view_src && // no view of the K/V memory
-           weights->ne[2] == 1 && weights->ne[3] == 1 &&
-           weights->nb[0] == ggml_type_size(weights->type) && ggml_is_contiguous(activations) && ggml_is_contiguous(op) &&
-           ggml_nrows(activations) >= least_columns(type);
+    if (!is_product(op)) {
+        return false;
+    }
+    return kernels.of[product_type_of(op->src[0]->type)].multiply && ggml_nrows(op->src[1]) > FEW;
 }
 
 product::product(const product_kernels & kernels, const ggml_tensor * op, int n_threads) :
     kernels_(&kernels),
     op_(op),
-    type_(static_cast<product_type>(type_of(op->src[0]->type))),
+    type_(static_cast<product_type>(product_type_of(op->src[0]->type))),
     n_rows_(static_cast<size_t>(op->src[0]->ne[1])),
     n_columns_(static_cast<size_t>(ggml_nrows(op->src[1]))),
     n_blocks_(static_cast<size_t>(op->src[0]->ne[0]) / BLOCK),

@@ -29,6 +29,16 @@ class scratch {
     size_t size_   = 0;
 };
 
+// Columns that are multiplied with rows as they lie. With more it pays to unpack rows into panels: see
+// benchmarks/RESULTS.md.
+constexpr int64_t FEW = 8;
+
+// N_PRODUCT_TYPES where no kernel is for it.
+int product_type_of(ggml_type type);
+
+// Whether op is a product of weights of such a type, laid out as kernels read it.
+bool is_product(const ggml_tensor * op);
+
 class product {
   public:
     // Whether op is a product that kernels take.
@@ -40,6 +50,8 @@ class product {
     size_t tiles_bytes() const { return n_tiles_ * n_blocks_ * sizeof(activation_block); }
     size_t panels_bytes() const { return n_threads_ * panels_in_chunk_ * panel_bytes(); }
     void   use(char * tiles, char * panels);
+
+    void begin() { next_panel_.store(0, std::memory_order_relaxed); } // before each time that they are called
 
     // Each is called by n threads at a time, the i-th of them with i; all of them come back from the first
     // before any calls the second.

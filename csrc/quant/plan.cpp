@@ -11,17 +11,6 @@ namespace {
 
 using quantization = kollama_quantization;
 
-// The path of a split model's part. llama.cpp finds the others by the first one's name.
-std::string part_path(const std::string & first, int n_parts, int index) {
-    std::vector<char> prefix(first.size() + 64), path(first.size() + 64);
-    if (llama_split_prefix(prefix.data(), prefix.size(), first.c_str(), 0, n_parts) == 0) {
-        throw failure(KOLLAMA_ERROR_FORMAT,
-                      first + format(": is the first of %d parts, but its name does not end in -00001-of-%05d.gguf", n_parts, n_parts));
-    }
-    llama_split_path(path.data(), path.size(), prefix.data(), index, n_parts);
-    return path.data();
-}
-
 void add_part(quantization & q, const std::string & path, const kollama_gguf & gguf) {
     for (const auto & found : gguf.tensors) {
         quantization::tensor tensor{};
@@ -47,14 +36,8 @@ kollama_gguf scan(const std::string & path) {
 
 void open(quantization & q, const std::string & path) {
     const kollama_gguf  first = scan(path);
-    const std::string * count = first.find("split.count");
-    const long          n     = count ? std::strtol(count->c_str(), nullptr, 10) : 1;
-    if (n > UINT16_MAX) {
-        throw failure(KOLLAMA_ERROR_FORMAT, path + ": split.count is " + *count);
-    }
     add_part(q, path, first);
-    for (int i = 1; i < n; i++) {
-        const std::string part = part_path(path, static_cast<int>(n), i);
+    for (const std::string & part : other_parts(path, first)) {
         add_part(q, part, scan(part));
     }
 }

@@ -13,7 +13,7 @@ from . import samplers
 from ._core.context import Context
 from ._core.lora import Lora
 from ._core.model import Model
-from ._core.runtime import default_threads, devices, llama_version
+from ._core.runtime import default_threads, devices, llama_version, plugins
 from ._core.sampler import Sampler
 from ._core.sequence import Sequence
 from ._core.tokenizer import Decoder, Tokenizer
@@ -35,6 +35,7 @@ from .errors import (
     ModelLoadError,
     ModelNotFoundError,
     OutOfMemoryError,
+    RemoteError,
     StateError,
     TokenError,
     WriteError,
@@ -43,7 +44,7 @@ from .generate import Generation
 from .inspection import FileInfo, TensorInfo, VocabularyInfo, inspect
 from .llm import LLM
 from .quantization import Quantization, QuantizedTensor, quantize
-from .types import Completion, Device, Timings, Token, Usage
+from .types import Completion, Device, Plugin, Timings, Token, Usage
 
 __all__ = [
     "LLM",
@@ -71,8 +72,10 @@ __all__ = [
     "ModelLoadError",
     "ModelNotFoundError",
     "OutOfMemoryError",
+    "Plugin",
     "Quantization",
     "QuantizedTensor",
+    "RemoteError",
     "Sampler",
     "Sequence",
     "Special",
@@ -92,6 +95,7 @@ __all__ = [
     "inspect",
     "llama_version",
     "load_control_vector",
+    "plugins",
     "quantize",
     "register_chat_format",
     "samplers",

@@ -19,7 +19,7 @@ from .chat_registry import FormatLike, find_format, format_for
 from .context_shift import fit
 from .deadline import deadline_of
 from .embed import Embedder
-from .errors import ArgumentError, ContextFullError
+from .errors import ArgumentError, ContextFullError, ModelNotFoundError
 from .generate import Generation, stop_strings
 from .params import INT32_MAX, boolean, integer, number
 from .rerank import rerank
@@ -56,6 +56,7 @@ class BlockingLLM:
         lora: _Lora = None,
         chat_format: FormatLike | None = None,
         busy: Literal["wait", "error"] = "wait",
+        draft: Literal["prompt-lookup"] | _Path | Model | None = None,
         n_batch: int | None = None,
         n_threads: int | None = None,
         type_k: str = "f16",
@@ -68,6 +69,7 @@ class BlockingLLM:
         rms_norm_eps: float | None = None,
         tokenizer: _Path | None = None,
         progress: Callable[[float], bool | None] | Literal[True] | None = None,
+        rpc: str | Sequence[str] | None = None,
     ) -> None:
         n_ctx = integer("n_ctx", n_ctx, 1)
         n_parallel = integer("n_parallel", n_parallel, 1)
@@ -88,9 +90,17 @@ class BlockingLLM:
             model
             if isinstance(model, Model)
             else Model(model, n_gpu_layers=n_gpu_layers, mmap=mmap, mlock=mlock,
-                       rms_norm_eps=rms_norm_eps, tokenizer=tokenizer, progress=progress)
+                       rms_norm_eps=rms_norm_eps, tokenizer=tokenizer, progress=progress, rpc=rpc)
         )
+        self._draft: Model | None = None  # where it is ours to close
         try:
+            guesser: Literal["prompt-lookup"] | Model | None
+            if draft == "prompt-lookup":
+                guesser = "prompt-lookup"
+            elif draft is None or isinstance(draft, Model):
+                guesser = draft
+            else:
+                guesser = self._draft = _draft_model(draft, n_gpu_layers)
             self._context = Context(
                 self.model,
                 n_ctx=n_ctx * n_parallel,
@@ -101,6 +111,7 @@ class BlockingLLM:
                 type_v=type_v,
                 flash_attn=flash_attn,
                 swa_full=swa_full,
+                draft=guesser,
             )
             if self._shifts:
                 self._context.check_shift()
@@ -109,8 +120,7 @@ class BlockingLLM:
         except BaseException:
             if hasattr(self, "_context"):
                 self._context.close()
-            if self._owns_model:
-                self.model.close()
+            self._close_models()
             raise
         self._slots = Slots(self._context, waits)
         self._embedder = Embedder(self.model, n_ctx, n_threads=n_threads, type_k=type_k,
@@ -396,6 +406,11 @@ class BlockingLLM:
         self._ranker.close()
         self._end_streams()
         self._adapters.close()
+        self._close_models()
+
+    def _close_models(self) -> None:
+        if self._draft is not None:
+            self._draft.close()
         if self._owns_model:
             self.model.close()
 
@@ -416,6 +431,17 @@ class BlockingLLM:
     def __repr__(self) -> str:
         state = "closed" if self.closed else self.model.description
         return f"<kollama.LLM {state}, n_ctx={self.n_ctx}, n_parallel={self.n_parallel}>"
+
+
+def _draft_model(path: Any, n_gpu_layers: int | Literal["auto"]) -> Model:
+    if not isinstance(path, (str, bytes, PathLike)):
+        raise TypeError("draft must be 'prompt-lookup', a path of a model file, a Model or None, "
+                        f"not {type(path).__name__}")
+    try:
+        return Model(path, n_gpu_layers=n_gpu_layers)
+    except ModelNotFoundError as error:
+        raise ModelNotFoundError(f"{error}; draft can be 'prompt-lookup', a path of a model file "
+                                 "or a Model") from None
 
 
 def is_list(prompt: Any) -> TypeGuard[list[Any]]:

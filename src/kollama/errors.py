@@ -26,6 +26,7 @@ __all__ = [
     "ModelLoadError",
     "ModelNotFoundError",
     "OutOfMemoryError",
+    "RemoteError",
     "StateError",
     "TokenError",
     "WriteError",
@@ -96,6 +97,13 @@ class StateError(KollamaError, RuntimeError):
 
 class EngineError(KollamaError, RuntimeError):
     """An assertion inside ggml or llama.cpp failed. The context it failed in is of no more use."""
+
+
+class RemoteError(KollamaError, ConnectionError):
+    """An RPC server that holds layers of the model cannot be reached, or is gone.
+
+    What was at work with it has ended; the model is of no more use and can be loaded again.
+    """
 
 
 class OutOfMemoryError(KollamaError, MemoryError):

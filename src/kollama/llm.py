@@ -46,7 +46,11 @@ class LLM(BlockingLLM):
         chat_format: what `chat` takes for its format where none is given.
         busy: what becomes of a request that finds all n_parallel places taken: "wait" for one,
             first come first served, or "error": BusyError.
-        n_gpu_layers, mmap, mlock, rms_norm_eps, tokenizer, progress: see Model.
+        draft: guess tokens and compute them along with the one before: the text is the same, and
+            comes faster where the guesses are right. "prompt-lookup" takes them from the text
+            itself, for text that repeats its input; a path of a model file or a Model, smaller and
+            with the same vocabulary, makes them. As many as pay are tried, down to none.
+        n_gpu_layers, mmap, mlock, rms_norm_eps, tokenizer, progress, rpc: see Model.
         n_batch, n_threads, type_k, type_v, flash_attn, swa_full: see Context.
 
     Usable from any thread. Raises what Model and Context raise.

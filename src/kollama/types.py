@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Completion", "Device", "FinishReason", "Timings", "Token", "Usage"]
+__all__ = ["Completion", "Device", "FinishReason", "Plugin", "Timings", "Token", "Usage"]
 
 # A union of two: stubtest takes an alias of one Literal for an error.
 FinishReason = Literal["stop", "eos"] | Literal["length", "cancelled"]  # noqa: PYI030
@@ -36,11 +36,17 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts. `reused_tokens` of the prompt were in memory already and cost nothing."""
+    """Token counts. `reused_tokens` of the prompt were in memory already and cost nothing.
+
+    `drafted_tokens` were guessed and computed along, `accepted_tokens` of them were what was
+    sampled: see draft of LLM.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     reused_tokens: int
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -89,3 +95,23 @@ class Device:
     type: str
     memory_free: int
     memory_total: int
+
+
+@dataclass(slots=True)
+class Plugin:
+    """A package that brings a backend library, such as kollama-cuda.
+
+    `library` is the path of what was loaded, `problem` why nothing was: one of them is None.
+    `n_devices` are those that it found; a plugin that finds none is of no use here, but for "rpc",
+    whose devices are the servers that a Model names.
+    """
+
+    name: str
+    package: str
+    version: str
+    library: str | None = None
+    problem: str | None = None
+    n_devices: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.package} {self.version}".rstrip()

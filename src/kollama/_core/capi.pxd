@@ -51,10 +51,13 @@ cdef extern from "kollama.h" nogil:
         KOLLAMA_ERROR_STATE
         KOLLAMA_ERROR_ENGINE
         KOLLAMA_ERROR_CALLBACK
+        KOLLAMA_ERROR_REMOTE
     const char * kollama_last_error()
     kollama_status kollama_runtime_init(
         const char * const * cpu_paths, size_t n_cpu_paths, const char * const * other_paths,
         size_t n_other_paths)
+    kollama_status kollama_backend_load(const char * path, size_t * n_devices)
+    bint kollama_backend_loaded(const char * name)
     void kollama_runtime_shutdown()
     void kollama_runtime_after_fork()
 
@@ -68,6 +71,10 @@ cdef extern from "kollama.h" nogil:
     size_t kollama_device_count()
     void kollama_device_get(size_t index, kollama_device * device)
     bint kollama_supports_gpu()
+    kollama_status kollama_rpc_serve(
+        const char * endpoint, const char * cache_dir, int32_t n_threads,
+        const char * const * device_names, size_t n_device_names)
+    bint kollama_rpc_in_use(const char * endpoint)
     const char * kollama_llama_version()
     const char * kollama_llama_commit()
     void kollama_log_set_level(int level)
@@ -168,6 +175,9 @@ cdef extern from "kollama.h" nogil:
 
     ctypedef int (*kollama_progress)(float done, void * user) noexcept
 
+    cdef int KOLLAMA_LAYERS_ALL
+    cdef int KOLLAMA_LAYERS_AUTO
+
     ctypedef struct kollama_model_params:
         int32_t n_gpu_layers
         kollama_load_mode load_mode
@@ -177,6 +187,8 @@ cdef extern from "kollama.h" nogil:
         const char * tokenizer
         kollama_progress progress
         void * progress_user
+        const char * const * servers
+        size_t n_servers
     kollama_status kollama_model_load(
         const char * const * paths, size_t n_paths, const kollama_model_params * params,
         kollama_model ** out)
@@ -189,6 +201,7 @@ cdef extern from "kollama.h" nogil:
     int32_t kollama_model_n_embd(const kollama_model * model)
     int32_t kollama_model_n_embd_out(const kollama_model * model)
     int32_t kollama_model_n_layer(const kollama_model * model)
+    int32_t kollama_model_n_gpu_layers(const kollama_model * model)
     uint64_t kollama_model_n_params(const kollama_model * model)
     uint64_t kollama_model_size(const kollama_model * model)
     bint kollama_model_uses_mmap(const kollama_model * model)
@@ -276,6 +289,10 @@ cdef extern from "kollama.h" nogil:
     kollama_status kollama_decoder_flush(
         kollama_decoder * decoder, const char ** text, size_t * length)
 
+    ctypedef enum kollama_draft:
+        KOLLAMA_DRAFT_NONE
+        KOLLAMA_DRAFT_LOOKUP
+        KOLLAMA_DRAFT_MODEL
     ctypedef struct kollama_context_params:
         uint32_t n_ctx
         uint32_t n_batch
@@ -289,6 +306,8 @@ cdef extern from "kollama.h" nogil:
         bint embeddings
         bint file_pools
         bint ranks
+        kollama_draft draft
+        kollama_model * draft_model
     kollama_status kollama_context_init(
         kollama_model * model, const kollama_context_params * params, kollama_context ** out)
     void kollama_context_free(kollama_context * ctx)
@@ -438,6 +457,8 @@ cdef extern from "kollama.h" nogil:
         size_t n_prompt
         size_t n_reused
         size_t n_generated
+        size_t n_drafted
+        size_t n_accepted
         double prompt_seconds
         double generate_seconds
         kollama_finish finish

@@ -13,6 +13,7 @@ cdef class Context:
     cdef readonly str busy
     cdef object turn  # of those who call
     cdef readonly tuple lora
+    cdef readonly object draft  # None, "prompt-lookup" or a Model, which stays alive with it
     cdef object __weakref__
 
     cdef kollama_context * handle(self) except NULL

@@ -50,15 +50,19 @@ cdef class Context:
             head of a reranking model.
         busy: what becomes of a call, of the context or of its sequences, while another thread is in
             one: "wait" until it is done, or "error": BusyError at once.
+        draft: where streams get guesses of their next tokens from, which are computed together:
+            "prompt-lookup", the text itself, or a smaller Model of the same vocabulary. It stays
+            open, too. None: nothing is guessed.
 
     Raises:
-        ArgumentError: a number out of range, an unknown type name.
+        ArgumentError: a number out of range, an unknown type name; a draft with another vocabulary
+            or without weights, or a memory that cannot go back behind a wrong guess.
         ModelLoadError: llama.cpp cannot make such a context, e.g. for lack of memory.
     """
 
     def __cinit__(self, Model model not None, *, n_ctx=4096, n_seq_max=1, n_batch=None,
                   n_threads=None, type_k="f16", type_v="f16", flash_attn="auto", swa_full=True,
-                  embeddings=False, pooling=None, busy="wait"):
+                  embeddings=False, pooling=None, busy="wait", draft=None):
         self._handle = NULL
         self.model = model
         self.turn = Turn("this context", waits_when_busy(busy))
@@ -100,10 +104,20 @@ cdef class Context:
         options.type_k = name_k
         options.type_v = name_v
         cdef kollama_model * handle = model.handle()
+        cdef kollama_model * guesser = handle
         cdef kollama_status status
+        options.draft = _draft_kind(draft)
+        if draft is not None and embeds:
+            raise ArgumentError("draft is for contexts that generate, not for embeddings=True")
+        if options.draft == KOLLAMA_DRAFT_MODEL:
+            guesser = (<Model> draft).handle()
+        options.draft_model = guesser
+        self.draft = draft
         kollama_model_pin(handle)
+        kollama_model_pin(guesser)
         with nogil:
             status = kollama_context_init(handle, &options, &self._handle)
+        kollama_model_unpin(guesser)
         kollama_model_unpin(handle)
         check(status)
         runtime.drain_logs()
@@ -296,6 +310,19 @@ cdef object _control_rows(vector, double scale, int n_layer, int n_embd):
         raise ArgumentError("the control vector's row of layer 0 must be zeros: llama.cpp has no "
                             "place for one there")
     return np.ascontiguousarray(rows[1:]).reshape(-1)
+
+
+cdef kollama_draft _draft_kind(draft):
+    if draft is None:
+        return KOLLAMA_DRAFT_NONE
+    if isinstance(draft, Model):
+        return KOLLAMA_DRAFT_MODEL
+    if not isinstance(draft, str):
+        raise TypeError("draft must be 'prompt-lookup', a Model or None, "
+                        f"not {type(draft).__name__}")
+    if draft != "prompt-lookup":
+        raise ArgumentError(f"draft is {draft!r}; it can be 'prompt-lookup', a Model or None")
+    return KOLLAMA_DRAFT_LOOKUP
 
 
 cdef bytes _type_name(name, value):

@@ -228,7 +228,8 @@ cdef tuple _stats(kollama_generation * handle):
     cdef kollama_generation_stats stats
     kollama_generation_get_stats(handle, &stats)
     usage = Usage(prompt_tokens=stats.n_prompt, completion_tokens=stats.n_generated,
-                  reused_tokens=stats.n_reused)
+                  reused_tokens=stats.n_reused, drafted_tokens=stats.n_drafted,
+                  accepted_tokens=stats.n_accepted)
     timings = Timings(stats.prompt_seconds, stats.generate_seconds)
     incomplete = stats.incomplete[:stats.incomplete_length]
     return usage, timings, _FINISH[<int> stats.finish], incomplete

@@ -14,15 +14,34 @@ from kollama._core import legacy, runtime
 from kollama.errors import ArgumentError, ClosedError, ModelLoadError
 
 
-def _gpu_layers(value):
-    """llama.cpp's number for n_gpu_layers; -1 stands for all."""
-    if value == "auto":
-        return -1 if runtime.supports_gpu() else 0
+cdef enum:
+    MAX_SERVERS = 16  # GGML_RPC_MAX_SERVERS
+
+
+def _endpoints(value):
+    """The servers of rpc as bytes, each of which answers."""
+    from kollama import servers
+
+    names = servers.parse(value, MAX_SERVERS)
+    if names and not runtime.backend_loaded("RPC"):
+        from kollama.backends import no_rpc
+        raise ModelLoadError(f"rpc={names}, but {no_rpc(runtime.plugins())}")
+    for name in names:
+        if not runtime.rpc_in_use(name):
+            servers.check(name)
+    return [name.encode() for name in names]
+
+
+def _gpu_layers(value, has_servers):
+    """The number that stands for n_gpu_layers in the C face."""
+    if isinstance(value, str):
+        return params.choice("n_gpu_layers", value, {"auto": KOLLAMA_LAYERS_AUTO})
     layers = params.integer("n_gpu_layers", value, -1)
+    if has_servers:
+        return layers or KOLLAMA_LAYERS_AUTO
     if layers != 0 and not runtime.supports_gpu():
-        raise ModelLoadError(
-            f"n_gpu_layers={layers}, but no GPU backend is loaded: install one, e.g. "
-            "pip install 'kollama[cuda]' or 'kollama[vulkan]', or leave n_gpu_layers at 0")
+        from kollama.backends import no_gpu
+        raise ModelLoadError(f"n_gpu_layers={layers}, but {no_gpu(runtime.plugins())}")
     return layers
 
 
@@ -34,7 +53,8 @@ cdef class Model:
     Args:
         path: a GGUF file, the first part of a split one, a list of all its parts in order, or a
             GGML file of 2023 ("ggjt" and its forerunners), which is read where it lies.
-        n_gpu_layers: layers to hold on a GPU, -1 for all, or "auto": all where there is a GPU.
+        n_gpu_layers: layers to hold on GPUs, -1 for all; the output layer is one. "auto": as many
+            as fit into what is free there, with the cache of 4,096 tokens; it is logged (INFO).
         mmap: True maps the file, False reads it. "auto" reads where the CPU keeps most weights in
             an order of its own (Q4_0, Q4_K, IQ4_NL, MXFP4), since a mapping would hold them twice.
         mlock: keep the weights from being swapped out.
@@ -45,6 +65,9 @@ cdef class Model:
             by, in place of those of the file: where a piece can be formed in several ways, only
             these tell which.
         progress: called with 0.0 to 1.0 while loading, False stops; True shows a progress bar.
+        rpc: "host:port" of servers (``kollama rpc-server``) that hold layers; needs kollama[rpc].
+            n_gpu_layers counts theirs with those of GPUs here, and 0 is "auto". The protocol is
+            neither authenticated nor encrypted: only for networks where everybody is trusted.
 
     Raises:
         ModelNotFoundError: there is no such file.
@@ -53,10 +76,12 @@ cdef class Model:
         ArgumentError: rms_norm_eps for a GGUF, or mmap=True for a GGML file of 2023.
         ModelLoadError: llama.cpp cannot load it, or the GPU asked for is not there.
         AbortedError: progress returned False.
+        RemoteError: a server of rpc does not answer, has another version, serves somebody else, or
+            went away.
     """
 
     def __cinit__(self, path, *, n_gpu_layers=0, mmap="auto", mlock=False, vocab_only=False,
-                  rms_norm_eps=None, tokenizer=None, progress=None):
+                  rms_norm_eps=None, tokenizer=None, progress=None, rpc=None):
         self._handle = NULL
         cdef list paths = params.paths_of(path)
         cdef kollama_model_params options
@@ -64,7 +89,13 @@ cdef class Model:
         for name in paths:
             params.check_file(name, "model")
         runtime.ensure_initialised()
-        options.n_gpu_layers = 0 if vocab_only else _gpu_layers(n_gpu_layers)
+        cdef list endpoints = [] if vocab_only else _endpoints(rpc)
+        options.n_gpu_layers = 0 if vocab_only else _gpu_layers(n_gpu_layers, bool(endpoints))
+        cdef const char * servers[MAX_SERVERS]
+        for i in range(len(endpoints)):
+            servers[i] = endpoints[i]
+        options.servers = servers
+        options.n_servers = len(endpoints)
         options.load_mode = <kollama_load_mode> <int> params.choice("mmap", mmap, {
             "auto": KOLLAMA_LOAD_AUTO, True: KOLLAMA_LOAD_MMAP, False: KOLLAMA_LOAD_READ})
         options.mlock = params.boolean("mlock", mlock)
@@ -167,6 +198,11 @@ cdef class Model:
     def n_layer(self):
         """Transformer layers."""
         return kollama_model_n_layer(self.handle())
+
+    @property
+    def n_gpu_layers(self):
+        """Layers that GPUs and RPC servers hold; the output layer is one."""
+        return kollama_model_n_gpu_layers(self.handle())
 
     @property
     def n_params(self):

@@ -4,6 +4,7 @@ import atexit
 import logging
 import os
 import sys
+import threading
 
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
@@ -17,6 +18,8 @@ cdef int SLICE_MS = 20
 
 _logger = logging.getLogger("kollama")
 cdef bint _initialised = False
+_init_lock = threading.RLock()
+_plugins = []
 
 _ERRORS = {
     KOLLAMA_ERROR_ARGUMENT: errors.ArgumentError,
@@ -33,6 +36,7 @@ _ERRORS = {
     KOLLAMA_ERROR_ABORTED: errors.AbortedError,
     KOLLAMA_ERROR_STATE: errors.StateError,
     KOLLAMA_ERROR_ENGINE: errors.EngineError,
+    KOLLAMA_ERROR_REMOTE: errors.RemoteError,
     KOLLAMA_ERROR_CALLBACK: errors.EngineError,  # where nobody kept what was raised
 }
 
@@ -125,14 +129,21 @@ def _libraries():
 
 def ensure_initialised():
     """Loads the backends once. Called by whatever needs one, not by the import."""
-    global _initialised
     kollama_log_set_level(_logger.getEffectiveLevel())
-    if _initialised:
-        return
+    if not _initialised:
+        with _init_lock:
+            if not _initialised:
+                _initialise()
+
+
+def _initialise():
+    global _initialised
     cpu, others = _libraries()
     if not cpu:
         raise errors.ModelLoadError("this installation of kollama has no CPU library: reinstall it")
-    cdef list paths = [os.fsencode(path) for path in cpu + others]
+    # llama.cpp takes the bytes of a path as Windows's own functions do, not as UTF-8.
+    cdef list paths = [path.encode("mbcs") if sys.platform == "win32" else os.fsencode(path)
+                       for path in cpu + others]
     cdef const char * pointers[64]
     if len(paths) > 64:
         raise errors.ModelLoadError(f"{len(paths)} backend libraries are more than can be loaded")
@@ -143,11 +154,36 @@ def ensure_initialised():
     with nogil:
         status = kollama_runtime_init(pointers, n_cpu, pointers + n_cpu, n_others)
     check(status)
+    _load_plugins()
     drain_logs()
     _initialised = True
     atexit.register(_shutdown)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_after_fork)
+
+
+def _load_plugins():
+    # Reading what packages are installed takes milliseconds: not at import.
+    from kollama.backends import explain, find_plugins
+
+    cdef bytes path
+    cdef const char * pointer
+    cdef size_t n_devices
+    cdef kollama_status status
+    _plugins[:] = find_plugins(kollama_llama_commit().decode())
+    for plugin in _plugins:
+        if plugin.library is not None:
+            path = os.fsencode(plugin.library)
+            pointer = path
+            n_devices = 0
+            with nogil:
+                status = kollama_backend_load(pointer, &n_devices)
+            plugin.n_devices = n_devices
+            if status != KOLLAMA_OK:
+                plugin.library = None
+                plugin.problem = explain(kollama_last_error().decode("utf-8", "replace"))
+        if plugin.problem is not None:
+            _logger.warning("backend plugin %s is not loaded: %s", plugin, plugin.problem)
 
 
 def _after_fork():
@@ -193,6 +229,55 @@ def devices():
             memory_total=device.memory_total,
         ))
     return found
+
+
+def plugins():
+    """The backend plugins that are installed, loaded or not, and why not.
+
+    Returns:
+        list of Plugin
+    """
+    ensure_initialised()
+    return list(_plugins)
+
+
+def backend_loaded(str name not None):
+    """Whether a backend is there, of a plugin or built in: by ggml's name, e.g. "RPC"."""
+    ensure_initialised()
+    return kollama_backend_loaded(name.encode())
+
+
+def rpc_in_use(str endpoint not None):
+    """Whether a model of this process is connected to the server."""
+    return kollama_rpc_in_use(endpoint.encode())
+
+
+def rpc_serve(str endpoint not None, *, cache_dir=None, n_threads=1, devices=()):
+    """Serves this machine's devices. Returns only with an error; signal handlers never run.
+
+    Args:
+        endpoint: "IPv4:port".
+        cache_dir: folder that keeps large tensors, so that they need not be sent again; or None.
+        n_threads: for the CPU.
+        devices: names; empty: every GPU, or else the CPU.
+    """
+    ensure_initialised()
+    cdef bytes where = endpoint.encode()
+    cdef bytes folder = None if cache_dir is None else os.fsencode(cache_dir)
+    cdef const char * folder_pointer = NULL if folder is None else <const char *> folder
+    cdef const char * where_pointer = where
+    cdef list names = [name.encode() for name in devices]
+    cdef const char * pointers[16]
+    if len(names) > 16:
+        raise errors.ArgumentError(f"{len(names)} devices are more than can be served")
+    for i in range(len(names)):
+        pointers[i] = names[i]
+    cdef size_t n_names = len(names)
+    cdef int32_t threads = n_threads
+    cdef kollama_status status
+    with nogil:
+        status = kollama_rpc_serve(where_pointer, folder_pointer, threads, pointers, n_names)
+    check(status)
 
 
 def supports_gpu():

@@ -12,7 +12,7 @@ cdef int32_t FOREVER_MS = 3600 * 1000
 @cython.final
 @cython.no_gc_clear
 cdef class Watch:
-    """Tells which of the streams that were made with it have news. For one thread at a time; it does
+    """Tells which of the streams that were made with it have news. For one thread at a time; does
     not keep the context open.
     """
 

@@ -9,11 +9,11 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import KollamaError
-from . import bench, chat, convert, devices, inspect, quantize, run, tokenize
+from . import bench, chat, convert, devices, inspect, quantize, rpc_server, run, tokenize
 
 __all__ = ["main"]
 
-COMMANDS = (run, chat, tokenize, inspect, convert, quantize, devices, bench)
+COMMANDS = (run, chat, tokenize, inspect, convert, quantize, devices, bench, rpc_server)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import asdict
 
-from .._core.runtime import default_threads, devices, llama_version
+from .._core.runtime import default_threads, devices, llama_version, plugins
 
 __all__ = ["add_parser"]
 
@@ -19,6 +20,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(options: argparse.Namespace) -> int:
     found = devices()
+    for plugin in plugins():
+        if plugin.problem is not None:
+            print(f"kollama: {plugin} is not loaded: {plugin.problem}", file=sys.stderr)
+        elif plugin.n_devices == 0 and plugin.name != "rpc":
+            print(f"kollama: {plugin} is loaded and finds no device", file=sys.stderr)
     if options.json:
         print(json.dumps([asdict(device) for device in found], ensure_ascii=False))
         return 0

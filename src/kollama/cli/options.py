@@ -29,6 +29,9 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
                        help="default: what cores, affinity and quota allow")
     group.add_argument("--n-gpu-layers", type=_layers, default=0, metavar="N",
                        help='layers on a GPU, -1 for all, or "auto" (default: 0)')
+    group.add_argument("--draft", metavar="FILE|prompt-lookup",
+                       help="guess tokens: by a smaller model of the same vocabulary, or from "
+                            "the text itself")
 
 
 def add_sampling_flags(parser: argparse.ArgumentParser, max_tokens: int) -> None:
@@ -87,6 +90,7 @@ def open_llm(options: argparse.Namespace, **more: Any) -> LLM:
         n_ctx=options.n_ctx,
         n_threads=options.n_threads,
         n_gpu_layers=options.n_gpu_layers,
+        draft=options.draft,
         progress=True,
         **more,
     )

@@ -1,0 +1,114 @@
+#include "draft_worth.h"
+
+#include <algorithm>
+
+namespace kollama {
+namespace {
+
+constexpr double FORGET    = 0.85;  // what was seen counts so much less each time
+constexpr double WEIGHT    = 24;    // and never more than so many guesses
+constexpr double ROW       = 0.05;  // of a step: what one row more is thought to take, until one was tried
+constexpr double GAIN      = 1.04;  // less is not worth the risk
+constexpr double SHARE     = 0.007; // of all time that may be lost in trying
+constexpr double MOST_LOST = 4;     // steps, at a time
+constexpr double LEAST_LOST = 0.1;  // likewise: what is known is not that exact
+constexpr double AMORTISED = 32;    // steps that what is done once is shared by
+
+} // namespace
+
+void hit_rate::saw(size_t n_right, bool then_wrong) {
+    const double scale = std::min(FORGET, WEIGHT / (right_ + wrong_));
+    right_             = right_ * scale + static_cast<double>(n_right);
+    wrong_             = wrong_ * scale + (then_wrong ? 1 : 0);
+    // Never sure of either: one surprise must be able to turn it.
+    const double least = 0.02 * (right_ + wrong_);
+    right_             = std::max(right_, least);
+    wrong_             = std::max(wrong_, least);
+}
+
+// The median: another's time slice makes a step long, and says nothing of the next.
+void draft_worth::took(size_t n_rows, double seconds) {
+    spare_ = std::min(spare_ + SHARE * seconds, MOST_LOST * seconds);
+    if (n_rows > MOST_ROWS) {
+        return;
+    }
+    timed & t = by_rows_[n_rows];
+    t.latest[t.n_seen++ % t.latest.size()] = seconds;
+    const size_t          n      = std::min(t.n_seen, t.latest.size());
+    std::array<double, 5> sorted = t.latest;
+    std::sort(sorted.begin(), sorted.begin() + static_cast<ptrdiff_t>(n));
+    t.usual = sorted[(n - 1) / 2];
+}
+
+double draft_worth::seconds(size_t n_rows) const {
+    if (by_rows_[n_rows].usual > 0) {
+        return by_rows_[n_rows].usual;
+    }
+    size_t fewer = n_rows, more = n_rows;
+    while (fewer > 0 && by_rows_[fewer].usual == 0) {
+        fewer--;
+    }
+    while (more <= MOST_ROWS && by_rows_[more].usual == 0) {
+        more++;
+    }
+    const double below = by_rows_[fewer].usual;
+    if (below == 0) {
+        return 0;
+    }
+    if (more > MOST_ROWS) {
+        return below * (1 + ROW * static_cast<double>(n_rows - fewer));
+    }
+    const double part = static_cast<double>(n_rows - fewer) / static_cast<double>(more - fewer);
+    return below + (by_rows_[more].usual - below) * part;
+}
+
+// Guess after guess, the likeliest first; of all these steps the one with the most tokens a second.
+bool draft_worth::choose(std::vector<stream> & streams, cost of_making) {
+    const size_t n = streams.size();
+    for (stream & s : streams) {
+        s.n_chosen = 0;
+    }
+    const double plain = n > MOST_ROWS ? 0 : seconds(n);
+    if (plain == 0) {
+        return false; // the first steps tell what one without guesses takes
+    }
+    std::vector<size_t> now(n, 0), best, likely;
+    double              tokens = static_cast<double>(n), n_turns = 0;
+    double              most = tokens / plain * GAIN, nearly = 0, lost = 0;
+    for (size_t rows = n + 1; rows <= MOST_ROWS; rows++) {
+        size_t at = n;
+        for (size_t i = 0; i < n; i++) {
+            const bool has_more = now[i] < streams[i].chances.size();
+            if (has_more && (at == n || streams[i].chances[now[i]] > streams[at].chances[now[at]])) {
+                at = i;
+            }
+        }
+        if (at == n) {
+            break;
+        }
+        tokens += streams[at].chances[now[at]++];
+        n_turns           = std::max(n_turns, static_cast<double>(now[at]));
+        const double took = seconds(rows) + n_turns * of_making.each;
+        if (const double speed = tokens / (took + of_making.once / AMORTISED); speed > most) {
+            most = speed;
+            best = now;
+        }
+        if (tokens / took > nearly) {
+            nearly = tokens / took;
+            likely = now;
+            lost   = took + of_making.once - plain * tokens / static_cast<double>(n);
+        }
+    }
+    const bool pays = !best.empty();
+    lost            = std::max(lost, LEAST_LOST * plain);
+    if (!pays && !likely.empty() && lost <= spare_) { // what is known may be old
+        spare_ -= lost;
+        best = likely;
+    }
+    for (size_t i = 0; i < best.size(); i++) {
+        streams[i].n_chosen = best[i];
+    }
+    return pays;
+}
+
+} // namespace kollama

@@ -1,0 +1,113 @@
+#include "products/attention.h"
+
+#include "products/product.h"
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+
+namespace kollama {
+
+bool attention::takes(const ggml_tensor * op) {
+#ifdef KOLLAMA_X86_KERNELS
+    if (op->op != GGML_OP_FLASH_ATTN_EXT) {
+        return false;
+    }
+    const ggml_tensor *q = op->src[0], *k = op->src[1], *v = op->src[2], *mask = op->src[3];
+    float              options[3]; // scale, max_bias, logit_softcap
+    std::memcpy(options, op->op_params, sizeof(options));
+    return q->type == GGML_TYPE_F32 && k->type == GGML_TYPE_F16 && v->type == GGML_TYPE_F16 && q->ne[1] <= FEW && q->ne[3] == 1 &&
+           k->ne[3] == 1 && v->ne[3] == 1 && q->ne[2] % k->ne[2] == 0 && k->ne[2] == v->ne[2] && k->ne[0] % 16 == 0 && v->ne[0] % 16 == 0 &&
+           q->nb[0] == sizeof(float) && k->nb[0] == sizeof(ggml_fp16_t) && v->nb[0] == sizeof(ggml_fp16_t) && op->nb[0] == sizeof(float) &&
+           (mask && mask->type == GGML_TYPE_F16 && mask->nb[0] == sizeof(ggml_fp16_t) && mask->ne[2] == 1 && mask->ne[3] == 1 && mask->ne[0] == k->ne[1]) &&
+           !op->src[4] && options[1] == 0.0f && options[2] == 0.0f;
+#else
+    (void) op;
+    return false;
+#endif
+}
+
+bool attended_cells::reserve() {
+    try {
+        for (row & r : rows_) {
+            r.cells.resize(static_cast<size_t>(mask_->ne[0]));
+            r.bias.resize(static_cast<size_t>(mask_->ne[0]));
+        }
+        return true;
+    } catch (const std::bad_alloc &) {
+        return false;
+    }
+}
+
+attention::attention(const ggml_tensor * op, const attended_cells & cells) :
+    op_(op),
+    attended_(&cells),
+    n_rows_(static_cast<size_t>(op->src[0]->ne[1])),
+    n_heads_(static_cast<size_t>(op->src[0]->ne[2])),
+    n_groups_(static_cast<size_t>(op->src[1]->ne[2])),
+    n_cells_(static_cast<size_t>(op->src[1]->ne[1])),
+    n_parts_((n_cells_ + ATTENTION_PART - 1) / ATTENTION_PART),
+    n_value_(static_cast<size_t>(op->src[2]->ne[0])),
+    out_bytes_((n_value_ + 8) * sizeof(float)) {} // each begins as aligned as the first
+
+size_t attention::bytes() const {
+    return n_rows_ * n_heads_ * n_parts_ * out_bytes_;
+}
+
+char * attention::at(size_t row, size_t head, size_t part) const {
+    return parts_ + ((row * n_heads_ + head) * n_parts_ + part) * out_bytes_;
+}
+
+#ifdef KOLLAMA_X86_KERNELS
+
+void attended_cells::list(size_t i, size_t n) {
+    for (size_t r = i; r < rows_.size(); r += n) {
+        const auto * mask = reinterpret_cast<const uint16_t *>(static_cast<const char *>(mask_->data) + r * mask_->nb[1]);
+        rows_[r].n        = list_cells_avx2(mask, static_cast<size_t>(mask_->ne[0]), rows_[r].cells.data(), rows_[r].bias.data());
+    }
+}
+
+void attention::attend() {
+    const ggml_tensor *q = op_->src[0], *k = op_->src[1], *v = op_->src[2];
+    attention_part     p = {};
+    std::memcpy(&p.scale, op_->op_params, sizeof(p.scale));
+    p.key_stride   = k->nb[1];
+    p.value_stride = v->nb[1];
+    p.n_key        = static_cast<size_t>(k->ne[0]);
+    p.n_value      = n_value_;
+    p.query_stride = q->nb[2];
+    p.n_heads      = n_heads_ / n_groups_;
+    p.out_stride   = n_parts_ * out_bytes_;
+    for (size_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < n_groups_ * n_parts_;) {
+        const size_t group = i / n_parts_, part = i % n_parts_, first = part * ATTENTION_PART;
+        p.keys   = static_cast<const char *>(k->data) + group * k->nb[2];
+        p.values = static_cast<const char *>(v->data) + group * v->nb[2];
+        for (size_t row = 0; row < n_rows_; row++) { // the part is near after the first
+            p.queries = static_cast<const char *>(q->data) + row * q->nb[1] + group * p.n_heads * q->nb[2];
+            const auto & cells = attended_->of(row);
+            p.n_cells = cells.n > first ? std::min(ATTENTION_PART, cells.n - first) : 0;
+            p.cells   = cells.cells.data() + first;
+            p.bias    = cells.bias.data() + first;
+            p.out     = at(row, group * p.n_heads, part);
+            attend_avx2(p);
+        }
+    }
+}
+
+void attention::merge(size_t i, size_t n) const {
+    for (size_t one = i; one < n_rows_ * n_heads_; one += n) {
+        const size_t row = one / n_heads_, head = one % n_heads_;
+        merge_avx2(at(row, head, 0), out_bytes_, n_parts_, n_value_,
+                   reinterpret_cast<float *>(static_cast<char *>(op_->data) + head * op_->nb[1] + row * op_->nb[2]));
+    }
+}
+
+#else
+
+void attended_cells::list(size_t, size_t) {}
+void attention::attend() {}
+void attention::merge(size_t, size_t) const {}
+
+#endif
+
+} // namespace kollama

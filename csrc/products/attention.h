@@ -1,0 +1,83 @@
+// Attention of few rows. The cells of the K/V memory that a row attends to are taken in parts of a fixed
+// length: what it gets depends on them alone, not on how many rows or threads there are, nor on where in the
+// memory they lie, or what lies between.
+
+#pragma once
+
+#include "ggml.h"
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace kollama {
+
+constexpr size_t ATTENTION_PART = 128; // cells
+
+// What rows attend to, by a mask of a graph: the layers share it.
+class attended_cells {
+  public:
+    explicit attended_cells(const ggml_tensor * mask, size_t n_rows) : mask_(mask), rows_(n_rows) {}
+
+    bool is_of(const ggml_tensor * mask, size_t n_rows) const { return mask == mask_ && n_rows == rows_.size(); }
+    bool reserve(); // false: there is no memory
+    void list(size_t i, size_t n); // by n threads, the i-th with i
+
+    struct row {
+        std::vector<uint32_t> cells; // in their order; n of them
+        std::vector<float>    bias;  // of the mask
+        size_t                n = 0;
+    };
+    const row & of(size_t row) const { return rows_[row]; }
+
+  private:
+    const ggml_tensor * mask_;
+    std::vector<row>    rows_;
+};
+
+// What a row's heads, which share their keys and values, get of one part.
+struct attention_part {
+    const char *     keys;   // of 16-bit floats, n_key for each cell
+    const char *     values; // likewise n_value
+    size_t           key_stride, value_stride; // bytes from cell to cell
+    size_t           n_key, n_value;           // multiples of 16
+    size_t           n_cells;
+    const uint32_t * cells;
+    const float *    bias;
+    const char *     queries;
+    size_t           query_stride, n_heads; // bytes from head to head
+    float            scale;
+    char *           out; // for each head: n_value weighted sums of values, the largest score, the sum of weights
+    size_t           out_stride;
+};
+
+void attend_avx2(const attention_part & part);
+size_t list_cells_avx2(const uint16_t * mask, size_t n, uint32_t * cells, float * bias); // how many
+void merge_avx2(const char * parts, size_t stride, size_t n_parts, size_t n_value, float * out);
+
+class attention {
+  public:
+    static bool takes(const ggml_tensor * op);
+
+    attention(const ggml_tensor * op, const attended_cells & cells);
+
+    size_t bytes() const;
+    void   use(char * parts) { parts_ = parts; }
+
+    // Before each time that threads call both, the i-th of n with i; all come back from attend before any merges.
+    void begin() { next_.store(0, std::memory_order_relaxed); }
+    void attend();
+    void merge(size_t i, size_t n) const;
+
+  private:
+    char * at(size_t row, size_t head, size_t part) const;
+
+    const ggml_tensor *    op_;
+    const attended_cells * attended_;
+    size_t              n_rows_, n_heads_, n_groups_, n_cells_, n_parts_, n_value_, out_bytes_;
+    char *              parts_ = nullptr;
+    std::atomic<size_t> next_{ 0 };
+};
+
+} // namespace kollama

@@ -1,0 +1,223 @@
+// Attention of one row over one part of the K/V memory, with AVX2, FMA and F16C. No sum's order depends on
+// how many heads are computed at a time.
+
+#include "products/attention.h"
+
+#include <immintrin.h>
+
+#include <math.h>
+
+#define KOLLAMA_INLINE inline __attribute__((always_inline))
+
+namespace kollama {
+namespace {
+
+struct alignas(32) weights_of_part {
+    float of[4][ATTENTION_PART]; // scores, then weights, of four heads
+};
+
+KOLLAMA_INLINE __m256 halves(const char * p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
+}
+
+KOLLAMA_INLINE float add_lanes(__m256 x) {
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    s        = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+
+KOLLAMA_INLINE float max_lanes(__m256 x) {
+    __m128 m = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    m        = _mm_max_ps(m, _mm_movehl_ps(m, m));
+    return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+}
+
+// exp(x) for x <= 0, to about one unit in the last place: 2^n times a polynomial of the rest (the
+// coefficients are those of Cephes' expf).
+KOLLAMA_INLINE __m256 exp_of(__m256 x) {
+    const __m256 low = _mm256_set1_ps(-87.3f);
+    const __m256 y   = _mm256_max_ps(x, low);
+    const __m256 n   = _mm256_round_ps(_mm256_mul_ps(y, _mm256_set1_ps(1.44269504088896341f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m256       r   = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), y);
+    r                = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f), r);
+    __m256 p         = _mm256_set1_ps(1.9875691500e-4f);
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.3981999507e-3f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(8.3334519073e-3f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(4.1665795894e-2f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.6666665459e-1f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(5.0000001201e-1f));
+    p = _mm256_fmadd_ps(_mm256_mul_ps(p, r), r, _mm256_add_ps(r, _mm256_set1_ps(1.0f)));
+    const __m256i power = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
+    const __m256  e     = _mm256_mul_ps(p, _mm256_castsi256_ps(power));
+    return _mm256_and_ps(e, _mm256_cmp_ps(x, low, _CMP_NLT_UQ)); // NaN stays
+}
+
+KOLLAMA_INLINE void fetch(const char * p, size_t n_bytes) {
+    for (size_t i = 0; i < n_bytes; i += 64) {
+        _mm_prefetch(p + i, _MM_HINT_T0);
+    }
+}
+
+// A part's rows of one head lie apart, between those of the others: a pattern that is asked for here. The
+// values are fetched while the scores are computed.
+void fetch_part(const attention_part & part) {
+    for (size_t i = 0; i < part.n_cells; i++) {
+        fetch(part.keys + part.cells[i] * part.key_stride, 2 * part.n_key);
+    }
+    for (size_t i = 0; i < part.n_cells; i++) {
+        fetch(part.values + part.cells[i] * part.value_stride, 2 * part.n_value);
+    }
+}
+
+KOLLAMA_INLINE const float * query(const attention_part & part, size_t head) {
+    return reinterpret_cast<const float *>(part.queries + head * part.query_stride);
+}
+
+template <size_t N> KOLLAMA_INLINE void score(const attention_part & part, size_t head, weights_of_part & w) {
+    for (size_t i = 0; i < part.n_cells; i++) {
+        const char * key = part.keys + part.cells[i] * part.key_stride;
+        __m256       acc[N];
+        for (size_t h = 0; h < N; h++) {
+            acc[h] = _mm256_setzero_ps();
+        }
+        for (size_t d = 0; d < part.n_key; d += 8) {
+            const __m256 k = halves(key + 2 * d);
+#pragma GCC unroll 4
+            for (size_t h = 0; h < N; h++) {
+                acc[h] = _mm256_fmadd_ps(k, _mm256_loadu_ps(query(part, head + h) + d), acc[h]);
+            }
+        }
+        for (size_t h = 0; h < N; h++) {
+            w.of[h][i] = add_lanes(acc[h]) * part.scale + part.bias[i];
+        }
+    }
+}
+
+// Scores to weights, relative to the largest. What fills the last register weighs nothing.
+KOLLAMA_INLINE void weigh(float * scores, size_t n, float & most, float & sum) {
+    size_t padded = n;
+    for (; padded % 8 != 0; padded++) {
+        scores[padded] = -INFINITY;
+    }
+    __m256 largest = _mm256_set1_ps(-INFINITY);
+    for (size_t i = 0; i < padded; i += 8) {
+        largest = _mm256_max_ps(largest, _mm256_load_ps(scores + i));
+    }
+    most         = max_lanes(largest);
+    __m256 total = _mm256_setzero_ps();
+    for (size_t i = 0; i < padded; i += 8) {
+        const __m256 e = exp_of(_mm256_sub_ps(_mm256_load_ps(scores + i), _mm256_set1_ps(most)));
+        _mm256_store_ps(scores + i, e);
+        total = _mm256_add_ps(total, e);
+    }
+    sum = add_lanes(total);
+}
+
+// N heads, and REGISTERS of the values at a time.
+template <size_t N, size_t REGISTERS> KOLLAMA_INLINE void add_values(const attention_part & part, size_t head, const weights_of_part & w) {
+    for (size_t d = 0; d < part.n_value; d += 8 * REGISTERS) {
+        __m256 acc[N][REGISTERS];
+        for (size_t h = 0; h < N; h++) {
+            for (size_t r = 0; r < REGISTERS; r++) {
+                acc[h][r] = _mm256_setzero_ps();
+            }
+        }
+        for (size_t i = 0; i < part.n_cells; i++) {
+            const char * value = part.values + part.cells[i] * part.value_stride + 2 * d;
+#pragma GCC unroll 4
+            for (size_t r = 0; r < REGISTERS; r++) {
+                const __m256 v = halves(value + 16 * r);
+#pragma GCC unroll 4
+                for (size_t h = 0; h < N; h++) {
+                    acc[h][r] = _mm256_fmadd_ps(_mm256_broadcast_ss(&w.of[h][i]), v, acc[h][r]);
+                }
+            }
+        }
+        for (size_t h = 0; h < N; h++) {
+            auto * out = reinterpret_cast<float *>(part.out + (head + h) * part.out_stride);
+            for (size_t r = 0; r < REGISTERS; r++) {
+                _mm256_storeu_ps(out + d + 8 * r, acc[h][r]);
+            }
+        }
+    }
+}
+
+template <size_t N> void attend_heads(const attention_part & part, size_t head, weights_of_part & w) {
+    score<N>(part, head, w);
+    for (size_t h = 0; h < N; h++) {
+        auto * out = reinterpret_cast<float *>(part.out + (head + h) * part.out_stride);
+        weigh(w.of[h], part.n_cells, out[part.n_value], out[part.n_value + 1]);
+    }
+    if (N <= 2 && part.n_value % 32 == 0) {
+        add_values<N, N <= 2 ? 4 : 2>(part, head, w);
+    } else {
+        add_values<N, 2>(part, head, w);
+    }
+}
+
+} // namespace
+
+// What a row does not attend to is never read: it may be another sequence's, whatever that has there.
+size_t list_cells_avx2(const uint16_t * mask, size_t n, uint32_t * cells, float * bias) {
+    size_t n_listed = 0;
+    for (size_t i = 0; i < n; i++) {
+        cells[n_listed] = static_cast<uint32_t>(i);
+        bias[n_listed]  = _cvtsh_ss(mask[i]);
+        n_listed += mask[i] != 0xfc00; // minus infinity
+    }
+    return n_listed;
+}
+
+void attend_avx2(const attention_part & part) {
+    weights_of_part w;
+    size_t          head = 0;
+    if (part.n_cells == 0) {
+        for (; head < part.n_heads; head++) {
+            auto * out              = reinterpret_cast<float *>(part.out + head * part.out_stride);
+            out[part.n_value]       = -INFINITY;
+            out[part.n_value + 1]   = 0.0f;
+        }
+        return;
+    }
+    fetch_part(part);
+    for (; head + 4 <= part.n_heads; head += 4) {
+        attend_heads<4>(part, head, w);
+    }
+    if (head + 2 <= part.n_heads) {
+        attend_heads<2>(part, head, w);
+        head += 2;
+    }
+    if (head < part.n_heads) {
+        attend_heads<1>(part, head, w);
+    }
+}
+
+// The parts of one head in their order. One that was not attended to has no part in it.
+void merge_avx2(const char * parts, size_t stride, size_t n_parts, size_t n_value, float * out) {
+    auto  of   = [&](size_t i) { return reinterpret_cast<const float *>(parts + i * stride); };
+    float most = -INFINITY;
+    for (size_t i = 0; i < n_parts; i++) {
+        most = fmaxf(most, of(i)[n_value]);
+    }
+    float sum = 0.0f;
+    for (size_t d = 0; d < n_value; d += 8) {
+        _mm256_storeu_ps(out + d, _mm256_setzero_ps());
+    }
+    for (size_t i = 0; i < n_parts; i++) {
+        const float * part = of(i);
+        if (part[n_value + 1] == 0.0f) {
+            continue;
+        }
+        const float weight = expf(part[n_value] - most);
+        sum += weight * part[n_value + 1];
+        for (size_t d = 0; d < n_value; d += 8) {
+            _mm256_storeu_ps(out + d, _mm256_fmadd_ps(_mm256_set1_ps(weight), _mm256_loadu_ps(part + d), _mm256_loadu_ps(out + d)));
+        }
+    }
+    const __m256 by = _mm256_set1_ps(sum == 0.0f ? 0.0f : 1.0f / sum);
+    for (size_t d = 0; d < n_value; d += 8) {
+        _mm256_storeu_ps(out + d, _mm256_mul_ps(_mm256_loadu_ps(out + d), by));
+    }
+}
+
+} // namespace kollama

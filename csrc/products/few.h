@@ -1,0 +1,50 @@
+// Products of few columns, of one or more matrices with the same activations, as one operation.
+
+#pragma once
+
+#include "products/kernels.h"
+
+#include "ggml.h"
+
+#include <atomic>
+#include <cstddef>
+#include <vector>
+
+namespace kollama {
+
+class few_products {
+  public:
+    // Whether op is a product that kernels take so.
+    static bool takes(const product_kernels & kernels, const ggml_tensor * op);
+
+    few_products(const product_kernels & kernels, const ggml_tensor * op);
+
+    bool shares_activations(const ggml_tensor * op) const; // op: one that takes() takes
+    void add(const ggml_tensor * op);
+    bool writes_over(const ggml_tensor * op) const; // what the result of op is written to
+
+    size_t columns_bytes() const { return n_columns_ * column_bytes_; } // for each thread
+    void   use(char * columns, int n_threads);
+
+    // Before each time that threads call run(), which all of them do, the i-th with i.
+    void begin() { next_.store(0, std::memory_order_relaxed); }
+    void run(size_t i);
+
+  private:
+    struct matrix {
+        const ggml_tensor * op;
+        size_t              first_chunk;
+    };
+
+    void multiply(const matrix & m, size_t chunk, const char * columns) const;
+
+    const product_kernels * kernels_;
+    std::vector<matrix>     matrices_;
+    product_type            type_; // of the first; the others lay out columns alike
+    size_t                  n_columns_, n_blocks_, column_bytes_;
+    size_t                  n_rows_ = 0, chunk_rows_ = 0, n_chunks_ = 0;
+    char *                  columns_ = nullptr;
+    std::atomic<size_t>     next_{ 0 };
+};
+
+} // namespace kollama
