@@ -69,6 +69,7 @@ class AsyncRequest:
         self._check_expired()
 
     def _prepare(self) -> None:
+        self._watcher.add(self)
         try:
             generation = self._make()
         except BaseException:
@@ -84,7 +85,6 @@ class AsyncRequest:
 
     def _start(self) -> None:
         assert self.generation is not None
-        self._watcher.add(self)
         begun = False
         try:
             begun = self.generation._accept(INT32_MAX if self._whole else STREAM_AHEAD,

@@ -7,6 +7,7 @@ import atexit
 import itertools
 import logging
 import threading
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
@@ -16,6 +17,7 @@ from ._core.watch import Watch
 
 __all__ = ["Watched", "Watcher"]
 
+SWEEP_S = 1.0  # how often to look for loops that were closed under their streams
 HELPERS = 4  # threads that prepare requests; each is started when the others are at work
 
 _logger = logging.getLogger("kollama")
@@ -67,8 +69,12 @@ class Watcher:
 
 
 def _run(watch: Watch, watched: dict[int, Watched]) -> None:
-    while (keys := watch.wait()) is not None:
+    swept = time.monotonic()
+    while (keys := watch.wait(int(SWEEP_S * 1000))) is not None:
         _tell(keys, watched)  # a function of its own: nothing of it is kept alive by the wait
+        if time.monotonic() - swept > SWEEP_S:
+            _sweep(watched)
+            swept = time.monotonic()
 
 
 def _tell(keys: list[int], watched: dict[int, Watched]) -> None:
@@ -87,6 +93,13 @@ def _tell(keys: list[int], watched: dict[int, Watched]) -> None:
         except RuntimeError:  # the loop is closed: nobody is left to read
             for one in several:
                 _close(one)
+
+
+def _sweep(watched: dict[int, Watched]) -> None:
+    """Ends what nobody reads: a loop may be closed between a call_soon_threadsafe and the call."""
+    for one in list(watched.values()):
+        if one.loop.is_closed():
+            _close(one)
 
 
 def _wake(several: list[Watched]) -> None:

@@ -6,8 +6,6 @@ from kollama._core.capi cimport *
 from kollama._core.context cimport Context
 from kollama._core.runtime cimport SLICE_MS, check, check_signals
 
-cdef int32_t FOREVER_MS = 3600 * 1000
-
 
 @cython.final
 @cython.no_gc_clear
@@ -25,18 +23,18 @@ cdef class Watch:
             with nogil:
                 kollama_watch_free(self._handle)
 
-    def wait(self):
+    def wait(self, int32_t timeout_ms):
         """The keys of streams with news, once there are some. Signals are not served meanwhile.
 
         Returns:
-            list of int; None: the context was closed, and all was told; or `end` was called.
+            list of int, empty after timeout_ms without news; None: the context was closed, and all
+            was told; or `end` was called.
         """
         cdef const uint64_t * keys = NULL
         cdef size_t i, count = 0
-        cdef kollama_status status = KOLLAMA_PENDING
-        while status == KOLLAMA_PENDING:
-            with nogil:
-                status = kollama_watch_wait(self._handle, FOREVER_MS, &keys, &count)
+        cdef kollama_status status
+        with nogil:
+            status = kollama_watch_wait(self._handle, timeout_ms, &keys, &count)
         if status == KOLLAMA_END:
             return None
         return [keys[i] for i in range(count)]
