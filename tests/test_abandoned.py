@@ -105,7 +105,8 @@ def test_where_no_thread_waits_it_closes(tiny_path: Path, fault: dict[str, str],
 
 
 STREAMS = """
-llm = kollama.LLM(model, n_ctx=128, n_parallel=3, n_threads=2)
+# So long that a busy machine, where the worker was sent to sleep, sees it again before the end.
+llm = kollama.LLM(model, n_ctx=16000, n_parallel=3, n_threads=2)
 streams = [llm.generate([1, 300 + i], ignore_eos=True, max_tokens=None) for i in range(3)]
 for stream in streams: next(stream)
 for stream in streams[1:]: stream.close()
