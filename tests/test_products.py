@@ -19,7 +19,7 @@ import kollama
 
 TIMEOUT_S = 120
 LENGTHS = [1, 2, 3, 4, 5, 8, 9, 16, 17, 63, 64, 100]
-TYPES = ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0"]
+TYPES = ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "f16"]
 
 CODE = """
 import json, logging, sys

@@ -25,7 +25,7 @@ product_type type_of(const ggml_tensor * op) {
 } // namespace
 
 bool few_products::takes(const product_kernels & kernels, const ggml_tensor * op) {
-    return is_product(op) && kernels.of[type_of(op)].multiply_few && ggml_nrows(op->src[1]) <= FEW &&
+    return is_product(op) && ggml_nrows(op->src[1]) <= FEW &&
            static_cast<size_t>(op->src[0]->ne[0]) >= kernels.group_blocks * BLOCK;
 }
 
@@ -34,13 +34,13 @@ few_products::few_products(const product_kernels & kernels, const ggml_tensor * 
     type_(type_of(op)),
     n_columns_(static_cast<size_t>(ggml_nrows(op->src[1]))),
     n_blocks_(static_cast<size_t>(op->src[0]->ne[0]) / BLOCK),
-    column_bytes_(kernels.n_groups(n_blocks_) * kernels.group_bytes) {
+    column_bytes_(kernels.n_groups(n_blocks_) * kernels.of[type_].group_bytes) {
     add(op);
 }
 
 bool few_products::shares_activations(const ggml_tensor * op) const {
     const product_type type = type_of(op);
-    return op->src[1] == matrices_[0].op->src[1] && has_minimum(type) == has_minimum(type_) && offset_of(type) == offset_of(type_);
+    return op->src[1] == matrices_[0].op->src[1] && activations_of(type) == activations_of(type_) && offset_of(type) == offset_of(type_);
 }
 
 void few_products::add(const ggml_tensor * op) {
@@ -72,7 +72,7 @@ void few_products::run(size_t i) {
     char *       columns = columns_ + i * columns_bytes();
     const auto * x       = static_cast<const float *>(matrices_[0].op->src[1]->data);
     for (size_t c = 0; c < n_columns_; c++) {
-        kernels_->lay_out(x + c * n_blocks_ * BLOCK, n_blocks_, has_minimum(type_), offset_of(type_), columns + c * column_bytes_);
+        kernels_->of[type_].lay_out(x + c * n_blocks_ * BLOCK, n_blocks_, columns + c * column_bytes_);
     }
     for (; chunk < n_chunks_; chunk = next_.fetch_add(1, std::memory_order_relaxed)) {
         const auto after = std::find_if(matrices_.begin(), matrices_.end(), [&](const matrix & m) { return m.first_chunk > chunk; });

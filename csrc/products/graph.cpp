@@ -8,8 +8,8 @@ namespace {
 
 constexpr int NEAR = 16; // nodes ahead that are searched for products with the same activations
 
-void on_quantise(ggml_tensor *, int ith, int nth, void * of) {
-    static_cast<const product *>(of)->quantise(static_cast<size_t>(ith), static_cast<size_t>(nth));
+void on_tile(ggml_tensor *, int ith, int nth, void * of) {
+    static_cast<const product *>(of)->tile(static_cast<size_t>(ith), static_cast<size_t>(nth));
 }
 
 void on_multiply(ggml_tensor *, int ith, int, void * of) {
@@ -164,7 +164,7 @@ void product_graph::add(ggml_custom_op_t run, void * of) {
 void product_graph::add_product(const ggml_tensor * op, int n_threads) {
     product & p = products_.emplace_back(kernels_, op, n_threads);
     if (!before_ || !p.same_activations(*before_)) {
-        add(on_quantise, &p);
+        add(on_tile, &p);
     }
     add(on_multiply, &p);
     before_ = &p;

@@ -1,9 +1,11 @@
-// Matrix products of quantized weights: the inner loops, compiled once for each instruction set.
+// Matrix products of quantized and 16-bit weights: the inner loops, compiled once for each instruction set.
 //
 // A panel holds panel_rows rows of weights side by side, unpacked to bytes: of each block of 32, first
 // bytes 0 to 3 of every row, then bytes 4 to 7, and so on. A tile holds COLUMNS columns of activations,
 // as 8-bit numbers, likewise. Then one instruction takes four bytes of one column to all rows at once,
 // no sum over the lanes of a register is ever needed, and unpacking is paid once for all columns.
+//
+// Panels and tiles of 16-bit weights hold 32-bit floats: of each column of weights that of every row.
 //
 // With few columns unpacking is not worth its stores: rows are read as they lie in the file, a group of
 // blocks at a time, and each is multiplied with all columns while it is in registers. What a column gets
@@ -19,11 +21,19 @@ namespace kollama {
 constexpr size_t BLOCK   = 32; // weights that share a scale, in every type here
 constexpr size_t COLUMNS = 8;  // of a tile
 
-enum product_type { PRODUCT_Q4_0, PRODUCT_Q4_1, PRODUCT_Q5_0, PRODUCT_Q5_1, PRODUCT_Q8_0, N_PRODUCT_TYPES };
+enum product_type { PRODUCT_Q4_0, PRODUCT_Q4_1, PRODUCT_Q5_0, PRODUCT_Q5_1, PRODUCT_Q8_0, PRODUCT_F16, N_PRODUCT_TYPES };
+
+// What becomes of activations before they are multiplied.
+enum activations { AS_BYTES, AS_BYTES_WITH_SUMS, AS_FLOATS };
+
 
 // Whether a block has a minimum beside its scale.
 static constexpr bool has_minimum(product_type type) {
     return type == PRODUCT_Q4_1 || type == PRODUCT_Q5_1;
+}
+
+static constexpr activations activations_of(product_type type) {
+    return type == PRODUCT_F16 ? AS_FLOATS : has_minimum(type) ? AS_BYTES_WITH_SUMS : AS_BYTES;
 }
 
 // What kernels add to a number for it not to be negative.
@@ -43,27 +53,27 @@ struct activation_block {
 };
 
 struct product_kernels {
-    size_t panel_rows;
-    size_t panel_block_bytes; // of a panel, for each block of its rows
-    size_t group_blocks;      // of a row, that are read at a time: it has as many at least
-    size_t group_bytes;       // of a column, for each group
-
-    // n_columns (1 to COLUMNS) of n_blocks * BLOCK floats, stride floats apart, into n_blocks blocks.
-    void (*quantise)(const float * x, size_t stride, size_t n_columns, size_t n_blocks, bool minimum, activation_block * out);
-
-    // n_blocks * BLOCK floats into the groups of one column, for weights with this minimum and offset.
-    void (*lay_out)(const float * x, size_t n_blocks, bool minimum, int32_t offset, char * column);
+    size_t group_blocks; // of a row, that are read at a time with few columns: it has as many at least
 
     struct of_type {
+        size_t panel_rows;
+        size_t panel_block_bytes; // of a panel, for each block of its rows
+        size_t tile_block_bytes;  // of a tile
+        size_t group_bytes;       // of a column, for each group of blocks
+
+        // n_columns (1 to COLUMNS) of n_blocks * BLOCK floats, stride floats apart, into a tile.
+        void (*tile)(const float * x, size_t stride, size_t n_columns, size_t n_blocks, char * out);
         // n_rows (1 to panel_rows) of n_blocks blocks, row_bytes apart.
         void (*pack)(const char * rows, size_t row_bytes, size_t n_rows, size_t n_blocks, char * panel);
         // out[c * stride + r] of n_columns columns and n_rows rows.
-        void (*multiply)(const char * panel, const activation_block * tile, size_t n_blocks, size_t n_rows, size_t n_columns,
-                         float * out, size_t stride);
-        // The same of n_rows rows as they lie, row_bytes apart, and n_columns columns, column_bytes apart.
+        void (*multiply)(const char * panel, const char * tile, size_t n_blocks, size_t n_rows, size_t n_columns, float * out,
+                         size_t stride);
+        // n_blocks * BLOCK floats into the groups of one column.
+        void (*lay_out)(const float * x, size_t n_blocks, char * column);
+        // The same as multiply of n_rows rows as they lie, row_bytes apart, and n_columns columns, column_bytes apart.
         void (*multiply_few)(const char * rows, size_t row_bytes, size_t n_rows, size_t n_blocks, const char * columns,
                              size_t column_bytes, size_t n_columns, float * out, size_t stride);
-    } of[N_PRODUCT_TYPES]; // null where ggml's own are better
+    } of[N_PRODUCT_TYPES];
 
     size_t n_groups(size_t n_blocks) const { return (n_blocks + group_blocks - 1) / group_blocks; }
 };

@@ -3,12 +3,13 @@
 #include "products/kernels_x86.inc"
 
 #include "products/few_x86.inc"
+#include "products/floats_x86.inc"
 
 namespace kollama {
 namespace {
 
 struct simd {
-    static constexpr size_t ROWS = 8, MOST_COLUMNS = 4;
+    static constexpr size_t ROWS = 8, MOST_COLUMNS = 4, FLOAT_COLUMNS = 4, FLOAT_REGISTERS = 3;
     using bytes  = __m256i;
     using floats = __m256;
 
@@ -64,7 +65,7 @@ struct simd {
 // ---- few columns ---------------------------------------------------------------------------------
 
 struct rows {
-    static constexpr size_t GROUP = 2, MOST_SUMS = 8;
+    static constexpr size_t GROUP = 2, MOST_SUMS = 8, LANES = 8;
     using bytes  = __m256i;
     using floats = __m256;
 
@@ -160,20 +161,17 @@ struct rows {
         return x;
     }
 
+    static KOLLAMA_INLINE floats load_floats(const float * p) { return _mm256_loadu_ps(p); }
+    static KOLLAMA_INLINE floats widen(const char * p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p))); }
     static KOLLAMA_INLINE __m128 add_halves(floats x) { return _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1)); }
 };
 
 } // namespace
 
 const product_kernels product_kernels_avx2 = {
-    simd::ROWS,
-    sizeof(panel_block<simd::ROWS>),
     rows::GROUP,
-    sizeof(column_group<rows::GROUP>),
-    quantise,
-    lay_out<rows::GROUP>,
     { kernels_of<simd, rows, PRODUCT_Q4_0>(), kernels_of<simd, rows, PRODUCT_Q4_1>(), kernels_of<simd, rows, PRODUCT_Q5_0>(),
-      kernels_of<simd, rows, PRODUCT_Q5_1>(), kernels_of<simd, rows, PRODUCT_Q8_0>() },
+      kernels_of<simd, rows, PRODUCT_Q5_1>(), kernels_of<simd, rows, PRODUCT_Q8_0>(), kernels_of_floats<simd, rows>() },
 };
 
 } // namespace kollama

@@ -3,12 +3,13 @@
 #include "products/kernels_x86.inc"
 
 #include "products/few_x86.inc"
+#include "products/floats_x86.inc"
 
 namespace kollama {
 namespace {
 
 struct simd {
-    static constexpr size_t ROWS = 16, MOST_COLUMNS = COLUMNS;
+    static constexpr size_t ROWS = 16, MOST_COLUMNS = COLUMNS, FLOAT_COLUMNS = COLUMNS, FLOAT_REGISTERS = 2;
     using bytes  = __m512i;
     using floats = __m512;
 
@@ -55,7 +56,7 @@ KOLLAMA_INLINE int32_t read16(const char * p) {
 }
 
 struct rows {
-    static constexpr size_t GROUP = 4, MOST_SUMS = 16;
+    static constexpr size_t GROUP = 4, MOST_SUMS = 16, LANES = 16;
     using bytes  = __m512i;
     using floats = __m512;
 
@@ -129,6 +130,9 @@ struct rows {
         }
     };
 
+    static KOLLAMA_INLINE floats load_floats(const float * p) { return _mm512_loadu_ps(p); }
+    static KOLLAMA_INLINE floats widen(const char * p) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p))); }
+
     static KOLLAMA_INLINE __m128 add_halves(floats x) {
         const __m256 y = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
         return _mm_add_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1));
@@ -138,14 +142,9 @@ struct rows {
 } // namespace
 
 const product_kernels product_kernels_avx512 = {
-    simd::ROWS,
-    sizeof(panel_block<simd::ROWS>),
     rows::GROUP,
-    sizeof(column_group<rows::GROUP>),
-    quantise,
-    lay_out<rows::GROUP>,
     { kernels_of<simd, rows, PRODUCT_Q4_0>(), kernels_of<simd, rows, PRODUCT_Q4_1>(), kernels_of<simd, rows, PRODUCT_Q5_0>(),
-      kernels_of<simd, rows, PRODUCT_Q5_1>(), kernels_of<simd, rows, PRODUCT_Q8_0>() },
+      kernels_of<simd, rows, PRODUCT_Q5_1>(), kernels_of<simd, rows, PRODUCT_Q8_0>(), kernels_of_floats<simd, rows>() },
 };
 
 } // namespace kollama

@@ -47,7 +47,7 @@ class product {
     product(const product_kernels & kernels, const ggml_tensor * op, int n_threads);
 
     bool   same_activations(const product & other) const; // as other's tiles are
-    size_t tiles_bytes() const { return n_tiles_ * n_blocks_ * sizeof(activation_block); }
+    size_t tiles_bytes() const { return n_tiles_ * tile_bytes(); }
     size_t panels_bytes() const { return n_threads_ * panels_in_chunk_ * panel_bytes(); }
     void   use(char * tiles, char * panels);
 
@@ -55,20 +55,21 @@ class product {
 
     // Each is called by n threads at a time, the i-th of them with i; all of them come back from the first
     // before any calls the second.
-    void quantise(size_t i, size_t n) const;
+    void tile(size_t i, size_t n) const;
     void multiply(size_t i);
 
   private:
-    size_t panel_bytes() const { return n_blocks_ * kernels_->panel_block_bytes; }
+    size_t panel_bytes() const { return n_blocks_ * kernel_.panel_block_bytes; }
+    size_t tile_bytes() const { return n_blocks_ * kernel_.tile_block_bytes; }
 
-    const product_kernels * kernels_;
-    const ggml_tensor *     op_;
-    product_type            type_;
-    size_t                  n_rows_, n_columns_, n_blocks_, n_tiles_, n_threads_;
-    size_t                  n_panels_, panels_in_chunk_; // a thread takes as many at a time
-    char *                  tiles_  = nullptr;
-    char *                  panels_ = nullptr;
-    std::atomic<size_t>     next_panel_{ 0 };
+    const ggml_tensor *              op_;
+    product_type                     type_;
+    const product_kernels::of_type & kernel_;
+    size_t                           n_rows_, n_columns_, n_blocks_, n_tiles_, n_threads_;
+    size_t                           n_panels_, panels_in_chunk_; // a thread takes as many at a time
+    char *                           tiles_  = nullptr;
+    char *                           panels_ = nullptr;
+    std::atomic<size_t>              next_panel_{ 0 };
 };
 
 } // namespace kollama
