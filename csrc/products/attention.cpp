@@ -16,7 +16,7 @@ bool attention::takes(const ggml_tensor * op) {
     const ggml_tensor *q = op->src[0], *k = op->src[1], *v = op->src[2], *mask = op->src[3];
     float              options[3]; // scale, max_bias, logit_softcap
     std::memcpy(options, op->op_params, sizeof(options));
-    return q->type == GGML_TYPE_F32 && k->type == GGML_TYPE_F16 && v->type == GGML_TYPE_F16 && q->ne[1] <= FEW && q->ne[3] == 1 &&
+    return q->type == GGML_TYPE_F32 && k->type == GGML_TYPE_F16 && v->type == GGML_TYPE_F16 && q->ne[1] <= ATTENTION_ROWS && q->ne[3] == 1 &&
            k->ne[3] == 1 && v->ne[3] == 1 && q->ne[2] % k->ne[2] == 0 && k->ne[2] == v->ne[2] && k->ne[0] % 16 == 0 && v->ne[0] % 16 == 0 &&
            q->nb[0] == sizeof(float) && k->nb[0] == sizeof(ggml_fp16_t) && v->nb[0] == sizeof(ggml_fp16_t) && op->nb[0] == sizeof(float) &&
            (mask && mask->type == GGML_TYPE_F16 && mask->nb[0] == sizeof(ggml_fp16_t) && mask->ne[2] == 1 && mask->ne[3] == 1 && mask->ne[0] == k->ne[1]) &&
@@ -50,12 +50,16 @@ attention::attention(const ggml_tensor * op, const attended_cells & cells) :
     n_value_(static_cast<size_t>(op->src[2]->ne[0])),
     out_bytes_((n_value_ + 8) * sizeof(float)) {} // each begins as aligned as the first
 
-size_t attention::bytes() const {
-    return n_rows_ * n_heads_ * n_parts_ * out_bytes_;
+bool attention::shares_parts() const {
+    return n_rows_ <= static_cast<size_t>(FEW);
 }
 
-char * attention::at(size_t row, size_t head, size_t part) const {
-    return parts_ + ((row * n_heads_ + head) * n_parts_ + part) * out_bytes_;
+size_t attention::bytes(size_t n_threads) const {
+    return (shares_parts() ? n_rows_ * n_heads_ : n_threads * heads_of_group()) * n_parts_ * out_bytes_;
+}
+
+size_t attention::n_parts_of(size_t row) const {
+    return (attended_->of(row).n + ATTENTION_PART - 1) / ATTENTION_PART;
 }
 
 #ifdef KOLLAMA_X86_KERNELS
@@ -67,45 +71,76 @@ void attended_cells::list(size_t i, size_t n) {
     }
 }
 
-void attention::attend() {
-    const ggml_tensor *q = op_->src[0], *k = op_->src[1], *v = op_->src[2];
-    attention_part     p = {};
-    std::memcpy(&p.scale, op_->op_params, sizeof(p.scale));
-    p.key_stride   = k->nb[1];
-    p.value_stride = v->nb[1];
-    p.n_key        = static_cast<size_t>(k->ne[0]);
-    p.n_value      = n_value_;
-    p.query_stride = q->nb[2];
-    p.n_heads      = n_heads_ / n_groups_;
-    p.out_stride   = n_parts_ * out_bytes_;
+void attention::attend(size_t i) {
+    if (shares_parts()) {
+        attend_parts();
+    } else {
+        attend_rows(parts_ + i * heads_of_group() * n_parts_ * out_bytes_);
+    }
+}
+
+void attention::attend_parts() {
     for (size_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < n_groups_ * n_parts_;) {
-        const size_t group = i / n_parts_, part = i % n_parts_, first = part * ATTENTION_PART;
-        p.keys   = static_cast<const char *>(k->data) + group * k->nb[2];
-        p.values = static_cast<const char *>(v->data) + group * v->nb[2];
+        const size_t group = i / n_parts_, part = i % n_parts_;
         for (size_t row = 0; row < n_rows_; row++) { // the part is near after the first
-            p.queries = static_cast<const char *>(q->data) + row * q->nb[1] + group * p.n_heads * q->nb[2];
-            const auto & cells = attended_->of(row);
-            p.n_cells = cells.n > first ? std::min(ATTENTION_PART, cells.n - first) : 0;
-            p.cells   = cells.cells.data() + first;
-            p.bias    = cells.bias.data() + first;
-            p.out     = at(row, group * p.n_heads, part);
-            attend_avx2(p);
+            if (part < n_parts_of(row)) {
+                attend_part(group, row, part, at(row, group * heads_of_group()));
+            }
         }
     }
 }
 
+void attention::attend_rows(char * parts) {
+    for (size_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < n_groups_ * n_rows_;) {
+        const size_t group = i / n_rows_, row = i % n_rows_;
+        for (size_t part = 0; part < n_parts_of(row); part++) {
+            attend_part(group, row, part, parts);
+        }
+        for (size_t head = 0; head < heads_of_group(); head++) {
+            merge_head(row, group * heads_of_group() + head, parts + head * n_parts_ * out_bytes_);
+        }
+    }
+}
+
+// out: of the first of the group's heads, all parts of the row.
+void attention::attend_part(size_t group, size_t row, size_t part, char * out) const {
+    const ggml_tensor *  q = op_->src[0], *k = op_->src[1], *v = op_->src[2];
+    const auto &         cells = attended_->of(row);
+    const size_t         first = part * ATTENTION_PART;
+    attention_part       p     = {};
+    std::memcpy(&p.scale, op_->op_params, sizeof(p.scale));
+    p.keys         = static_cast<const char *>(k->data) + group * k->nb[2];
+    p.values       = static_cast<const char *>(v->data) + group * v->nb[2];
+    p.key_stride   = k->nb[1];
+    p.value_stride = v->nb[1];
+    p.n_key        = static_cast<size_t>(k->ne[0]);
+    p.n_value      = n_value_;
+    p.n_cells      = std::min(ATTENTION_PART, cells.n - first);
+    p.cells        = cells.cells.data() + first;
+    p.bias         = cells.bias.data() + first;
+    p.queries      = static_cast<const char *>(q->data) + row * q->nb[1] + group * heads_of_group() * q->nb[2];
+    p.query_stride = q->nb[2];
+    p.n_heads      = heads_of_group();
+    p.out          = out + part * out_bytes_;
+    p.out_stride   = n_parts_ * out_bytes_;
+    attend_avx2(p);
+}
+
 void attention::merge(size_t i, size_t n) const {
     for (size_t one = i; one < n_rows_ * n_heads_; one += n) {
-        const size_t row = one / n_heads_, head = one % n_heads_;
-        merge_avx2(at(row, head, 0), out_bytes_, n_parts_, n_value_,
-                   reinterpret_cast<float *>(static_cast<char *>(op_->data) + head * op_->nb[1] + row * op_->nb[2]));
+        merge_head(one / n_heads_, one % n_heads_, at(one / n_heads_, one % n_heads_));
     }
+}
+
+void attention::merge_head(size_t row, size_t head, const char * parts) const {
+    merge_avx2(parts, out_bytes_, n_parts_of(row), n_value_,
+               reinterpret_cast<float *>(static_cast<char *>(op_->data) + head * op_->nb[1] + row * op_->nb[2]));
 }
 
 #else
 
 void attended_cells::list(size_t, size_t) {}
-void attention::attend() {}
+void attention::attend(size_t) {}
 void attention::merge(size_t, size_t) const {}
 
 #endif

@@ -1,4 +1,4 @@
-// Attention of few rows. The cells of the K/V memory that a row attends to are taken in parts of a fixed
+// Attention of less rows than ggml's own takes in tiles. The cells of the K/V memory that a row attends to are taken in parts of a fixed
 // length: what it gets depends on them alone, not on how many rows or threads there are, nor on where in the
 // memory they lie, or what lies between.
 
@@ -13,7 +13,8 @@
 
 namespace kollama {
 
-constexpr size_t ATTENTION_PART = 128; // cells
+constexpr size_t  ATTENTION_PART = 128; // cells
+constexpr int64_t ATTENTION_ROWS = 63;  // at most: from 64 on ggml's own takes them in tiles, which is faster
 
 // What rows attend to, by a mask of a graph: the layers share it.
 class attended_cells {
@@ -62,16 +63,27 @@ class attention {
 
     attention(const ggml_tensor * op, const attended_cells & cells);
 
-    size_t bytes() const;
+    // Few rows are too few for all threads: their parts are shared out, and merged when all are there. Of
+    // more, a thread takes a row's whole group of heads, and merges it as well.
+    bool shares_parts() const;
+
+    size_t bytes(size_t n_threads) const;
     void   use(char * parts) { parts_ = parts; }
 
-    // Before each time that threads call both, the i-th of n with i; all come back from attend before any merges.
+    // Before each time that threads call them, the i-th of n with i. Where parts are shared, all come back from
+    // attend before any merges.
     void begin() { next_.store(0, std::memory_order_relaxed); }
-    void attend();
+    void attend(size_t i);
     void merge(size_t i, size_t n) const;
 
   private:
-    char * at(size_t row, size_t head, size_t part) const;
+    void attend_parts();
+    void attend_rows(char * parts);
+    void attend_part(size_t group, size_t row, size_t part, char * out) const;
+    void merge_head(size_t row, size_t head, const char * parts) const;
+    size_t heads_of_group() const { return n_heads_ / n_groups_; }
+    size_t n_parts_of(size_t row) const;
+    char * at(size_t row, size_t head) const { return parts_ + (row * n_heads_ + head) * n_parts_ * out_bytes_; }
 
     const ggml_tensor *    op_;
     const attended_cells * attended_;

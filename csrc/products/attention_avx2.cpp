@@ -171,14 +171,6 @@ size_t list_cells_avx2(const uint16_t * mask, size_t n, uint32_t * cells, float 
 void attend_avx2(const attention_part & part) {
     weights_of_part w;
     size_t          head = 0;
-    if (part.n_cells == 0) {
-        for (; head < part.n_heads; head++) {
-            auto * out              = reinterpret_cast<float *>(part.out + head * part.out_stride);
-            out[part.n_value]       = -INFINITY;
-            out[part.n_value + 1]   = 0.0f;
-        }
-        return;
-    }
     fetch_part(part);
     for (; head + 4 <= part.n_heads; head += 4) {
         attend_heads<4>(part, head, w);
@@ -192,7 +184,7 @@ void attend_avx2(const attention_part & part) {
     }
 }
 
-// The parts of one head in their order. One that was not attended to has no part in it.
+// The parts of one head in their order.
 void merge_avx2(const char * parts, size_t stride, size_t n_parts, size_t n_value, float * out) {
     auto  of   = [&](size_t i) { return reinterpret_cast<const float *>(parts + i * stride); };
     float most = -INFINITY;
@@ -205,9 +197,6 @@ void merge_avx2(const char * parts, size_t stride, size_t n_parts, size_t n_valu
     }
     for (size_t i = 0; i < n_parts; i++) {
         const float * part = of(i);
-        if (part[n_value + 1] == 0.0f) {
-            continue;
-        }
         const float weight = expf(part[n_value] - most);
         sum += weight * part[n_value + 1];
         for (size_t d = 0; d < n_value; d += 8) {

@@ -24,8 +24,8 @@ void on_list(ggml_tensor *, int ith, int nth, void * of) {
     static_cast<attended_cells *>(of)->list(static_cast<size_t>(ith), static_cast<size_t>(nth));
 }
 
-void on_attend(ggml_tensor *, int, int, void * of) {
-    static_cast<attention *>(of)->attend();
+void on_attend(ggml_tensor *, int ith, int, void * of) {
+    static_cast<attention *>(of)->attend(static_cast<size_t>(ith));
 }
 
 void on_merge(ggml_tensor *, int ith, int nth, void * of) {
@@ -99,7 +99,9 @@ bool product_graph::build(const ggml_cgraph & graph, int n_threads) {
         } else if (attention::takes(node)) {
             attention & a = attentions_.emplace_back(node, cells_of(node));
             add(on_attend, &a);
-            add(on_merge, &a);
+            if (a.shares_parts()) {
+                add(on_merge, &a);
+            }
         } else {
             nodes_.push_back(node);
         }
@@ -122,7 +124,7 @@ bool product_graph::reserve(int n_threads) {
         columns = std::max(columns, p.columns_bytes() * static_cast<size_t>(n_threads));
     }
     for (const attention & a : attentions_) {
-        parts = std::max(parts, a.bytes());
+        parts = std::max(parts, a.bytes(static_cast<size_t>(n_threads)));
     }
     if (!parts_.reserve(parts) || !tiles_.reserve(tiles) || !panels_.reserve(panels) || !columns_.reserve(columns)) {
         return false;
