@@ -77,6 +77,26 @@ def test_the_text_is_the_same(make: Make, drafting: Make, options: dict[str, Any
             same(drafts.complete(prompt, max_tokens=n, **options), plain.complete(prompt, max_tokens=n, **options))
 
 
+@pytest.mark.parametrize("name", ["q4_0", "q5_1", "q8_0", "f16"])
+def test_with_kernels_of_our_own_nothing_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """All by default: 16-bit K/V memory, flash attention, threads that pace may take away."""
+    if [device.name for device in kollama.devices()] != ["kollama", "CPU"]:
+        pytest.skip("this CPU has none of the instruction sets, or a GPU or a BLAS is there")
+    monkeypatch.setenv("KOLLAMA_DRAFT_TOKENS", "7")
+    plain = tiny.write_llama(tmp_path / "round.gguf", say=0.2, n_embd=160, n_head=5)
+    kollama.quantize(plain, tmp_path / "quantized.gguf", name, pure=True)
+    n_drafted = 0
+    with (kollama.Model(tmp_path / "quantized.gguf") as weights, kollama.LLM(weights, n_ctx=256) as alone,
+          kollama.LLM(weights, n_ctx=256, draft="prompt-lookup") as drafts):
+        for options in (GREEDY, {"temperature": 0.5, "seed": 4, "ignore_eos": True}):
+            for prompt in PROMPTS:
+                ours, expected = (llm.complete(prompt, max_tokens=150, **options) for llm in (drafts, alone))
+                assert ours.tokens.tolist() == expected.tokens.tolist()
+                np.testing.assert_array_equal(ours.logprobs, expected.logprobs)
+                n_drafted += ours.usage.drafted_tokens
+    assert n_drafted > 200
+
+
 def test_guesses_are_made_and_right(make: Make, model: kollama.Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KOLLAMA_DRAFT_TOKENS", "7")
     usage = make(draft="prompt-lookup").complete(ROUND, max_tokens=150, **GREEDY).usage

@@ -1,0 +1,95 @@
+"""How much of the memory's read bandwidth generation uses.
+
+In turns: as many threads as generation has each read a share of 2 GB of floats (a dot product of
+NumPy's, whose sums are faster than the memory), and a model generates. What a token reads is
+taken to be all weights but the embeddings, where these are not the output's too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import statistics
+import sys
+import threading
+import time
+from pathlib import Path
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # the threads here are enough
+
+import generate
+import numpy as np
+
+import kollama
+
+N_BYTES = 2**31  # far beyond any cache
+REPEATS = 3  # the best of them
+
+
+def main() -> None:
+    args = arguments()
+    print(f"- command: `python {shlex.join(sys.argv)}`\n- kollama {kollama.__version__}, llama.cpp "
+          f"{kollama.llama_version()}, {args.threads} threads, {args.pairs} pairs\n")
+    print("| model | GB read for a token | tokens/s | GB/s | memory's GB/s "
+          "| ratio, median (range) |\n|---|--:|--:|--:|--:|--:|")
+    memory = np.ones(N_BYTES // 4, np.float32)
+    for path in args.models:
+        size = n_bytes_of_token(path)
+        speeds, rates = [], []
+        with kollama.LLM(path, n_ctx=args.tokens + 1, n_threads=args.threads) as llm:
+            generate.tokens_per_second(llm, args.tokens, "greedy")
+            for index in range(args.pairs):
+                if index % 2:
+                    speeds.append(generate.tokens_per_second(llm, args.tokens, "greedy"))
+                rates.append(read_rate(memory, args.threads))
+                if not index % 2:
+                    speeds.append(generate.tokens_per_second(llm, args.tokens, "greedy"))
+                generate.progress(f"{path.name} {index + 1}/{args.pairs}")
+        generate.progress("")
+        ratios = [speed * size / rate for speed, rate in zip(speeds, rates, strict=True)]
+        speed, gb, rate = statistics.median(speeds), size / 1e9, statistics.median(rates) / 1e9
+        print(f"| {path.name} | {gb:.2f} | {speed:.2f} | {speed * gb:.1f} | {rate:.1f} | "
+              f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f}) |",
+              flush=True)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("models", nargs="+", type=Path, metavar="GGUF",
+                        help="larger than the caches, such as those that legacy_7b.py writes")
+    parser.add_argument("--pairs", type=generate.at_least(1), default=10)
+    parser.add_argument("--tokens", type=generate.at_least(2), default=32)
+    parser.add_argument("--threads", type=generate.at_least(1), default=kollama.default_threads())
+    return parser.parse_args()
+
+
+def n_bytes_of_token(path: Path) -> int:
+    tensors = {tensor.name: tensor.n_bytes for tensor in kollama.inspect(path).tensors}
+    if "output.weight" in tensors:
+        tensors.pop("token_embd.weight")
+    return sum(tensors.values())
+
+
+def read_rate(memory: np.ndarray, n_threads: int) -> float:
+    """Bytes/s of the fastest of some runs."""
+    shares = np.array_split(memory, n_threads)
+    return memory.nbytes / min(seconds(shares) for _ in range(REPEATS))
+
+
+def seconds(shares: list[np.ndarray]) -> float:
+    def read(share: np.ndarray) -> None:
+        half = len(share) // 2
+        np.dot(share[:half], share[half:2 * half])  # lets go of the GIL
+
+    threads = [threading.Thread(target=read, args=(share,)) for share in shares]
+    start = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
