@@ -1,5 +1,5 @@
 // A backend of ggml's kind "accelerator" for matrix products that its CPU backend takes longer for: those
-// of Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0. It takes whole graphs, and has the CPU backend compute all else in them,
+// of Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and F16. It takes whole graphs, and has the CPU backend compute all else in them,
 // in its memory and on its threads.
 
 #pragma once

@@ -40,7 +40,7 @@ few_products::few_products(const product_kernels & kernels, const ggml_tensor * 
 
 bool few_products::shares_activations(const ggml_tensor * op) const {
     const product_type type = type_of(op);
-    return op->src[1] == matrices_[0].op->src[1] && activations_of(type) == activations_of(type_) && offset_of(type) == offset_of(type_);
+    return op->src[1] == matrices_[0].op->src[1] && same_activations(type, type_);
 }
 
 void few_products::add(const ggml_tensor * op) {

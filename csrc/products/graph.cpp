@@ -94,7 +94,7 @@ bool product_graph::build(const ggml_cgraph & graph, int n_threads) {
             nodes_.push_back(node);
         } else if (few_products::takes(kernels_, node)) {
             gather(graph, i, add_few(node));
-        } else if (product::takes(kernels_, node)) {
+        } else if (product::takes(node)) {
             add_product(node, n_threads);
         } else if (attention::takes(node)) {
             attention & a = attentions_.emplace_back(node, cells_of(node));

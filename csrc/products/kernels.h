@@ -23,22 +23,19 @@ constexpr size_t COLUMNS = 8;  // of a tile
 
 enum product_type { PRODUCT_Q4_0, PRODUCT_Q4_1, PRODUCT_Q5_0, PRODUCT_Q5_1, PRODUCT_Q8_0, PRODUCT_F16, N_PRODUCT_TYPES };
 
-// What becomes of activations before they are multiplied.
-enum activations { AS_BYTES, AS_BYTES_WITH_SUMS, AS_FLOATS };
-
-
 // Whether a block has a minimum beside its scale.
 static constexpr bool has_minimum(product_type type) {
     return type == PRODUCT_Q4_1 || type == PRODUCT_Q5_1;
 }
 
-static constexpr activations activations_of(product_type type) {
-    return type == PRODUCT_F16 ? AS_FLOATS : has_minimum(type) ? AS_BYTES_WITH_SUMS : AS_BYTES;
-}
-
 // What kernels add to a number for it not to be negative.
 static constexpr int32_t offset_of(product_type type) {
     return type == PRODUCT_Q4_0 ? 8 : type == PRODUCT_Q5_0 ? 16 : type == PRODUCT_Q8_0 ? 128 : 0;
+}
+
+// Whether tiles and columns for one type are those for the other.
+static constexpr bool same_activations(product_type a, product_type b) {
+    return has_minimum(a) == has_minimum(b) && offset_of(a) == offset_of(b); // none of the others is as F16
 }
 
 // A block of each column of a tile. Numbers and scales are rounded as ggml rounds its block_q8_0 and
@@ -48,7 +45,7 @@ struct activation_block {
     float  scale[COLUMNS];
     union {
         float   scaled_sum[COLUMNS]; // for types with a minimum: scale * sum(q), rounded to 16 bits
-        int32_t sum[COLUMNS];        // for the others: sum(q)
+        int32_t start[COLUMNS];      // for the others: what takes their offset out of the products
     };
 };
 

@@ -47,7 +47,7 @@ bool scratch::reserve(size_t size) {
     return memory_ != nullptr;
 }
 
-bool product::takes(const product_kernels &, const ggml_tensor * op) {
+bool product::takes(const ggml_tensor * op) {
     return is_product(op) && ggml_nrows(op->src[1]) > FEW;
 }
 
@@ -67,7 +67,7 @@ product::product(const product_kernels & kernels, const ggml_tensor * op, int n_
 }
 
 bool product::same_activations(const product & other) const {
-    return op_->src[1] == other.op_->src[1] && activations_of(type_) == activations_of(other.type_);
+    return op_->src[1] == other.op_->src[1] && kollama::same_activations(type_, other.type_);
 }
 
 void product::use(char * tiles, char * panels) {

@@ -42,7 +42,7 @@ bool is_product(const ggml_tensor * op);
 class product {
   public:
     // Whether op is a product that kernels take.
-    static bool takes(const product_kernels & kernels, const ggml_tensor * op);
+    static bool takes(const ggml_tensor * op);
 
     product(const product_kernels & kernels, const ggml_tensor * op, int n_threads);
 
