@@ -1,6 +1,6 @@
-// Attention of less rows than ggml's own takes in tiles. The cells of the K/V memory that a row attends to are taken in parts of a fixed
-// length: what it gets depends on them alone, not on how many rows or threads there are, nor on where in the
-// memory they lie, or what lies between.
+// Attention of fewer rows than ggml's own takes in tiles. The cells of the K/V memory that a row attends to
+// are taken in parts of a fixed length: what it gets depends on them alone, not on how many rows or threads
+// there are, nor on where in the memory they lie, or what lies between.
 
 #pragma once
 
