@@ -11,16 +11,18 @@ from pathlib import Path
 
 import pytest
 
+import kollama
+
 PACKAGE = Path(__file__).resolve().parent.parent / "src" / "kollama"
 
 # Lowest first. A module may import its own layer and those below; a folder stands for all in it.
 # Only `kollama` itself, the package's __init__.py, is named without what is below it.
 LAYERS = (
-    ("errors", "types", "params", "progress", "unicode", "files", "schemas", "structured", "samplers",
-     "sampling", "deadline", "turn", "signature", "backends", "servers"),
-    ("_core",),
-    ("adapters", "control_vectors", "generate", "chat", "chat_format", "chat_builtin", "chat_registry", "context_shift", "embed", "rerank",
-     "slots", "together",
+    ("errors", "types", "params", "progress", "unicode", "files", "schemas", "structured",
+     "sampling", "samplers", "chain", "deadline", "turn", "signature", "backends", "servers"),
+    ("_core", "legacy_cache"),
+    ("adapters", "control_vectors", "generate", "chat", "chat_format", "chat_builtin",
+     "chat_registry", "context_shift", "embed", "rerank", "slots", "together",
      "inspection", "demo", "convert", "imatrix", "quantization", "aio", "watcher"),
     ("blocking",),
     ("llm",),
@@ -34,7 +36,8 @@ CYTHON_IMPORT = re.compile(
     r"^[ \t]*(?:from[ \t]+(?P<source>[.\w]+)[ \t]+)?c?import[ \t]*(?P<names>\([^)]*\)|[^#\n]+)",
     re.MULTILINE,
 )
-UNWANTED = ("argparse", "gguf", "huggingface_hub", "jinja2", "llguidance", "pydantic", "tqdm")
+UNWANTED = ("argparse", "asyncio", "gguf", "hashlib", "huggingface_hub", "jinja2", "json",
+            "llguidance", "pathlib", "pydantic", "tqdm", "zipfile")
 
 
 def sources() -> dict[Path, str]:
@@ -140,10 +143,36 @@ def test_an_import_is_found_and_judged(name: str, line: str, target: str) -> Non
             for text in violations(files)] == [True] * upwards
 
 
-def test_import_is_light(tmp_path: Path) -> None:
-    code = "import sys, kollama; print('kollama.llm' in sys.modules, *sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, text=True,
+def in_a_new_process(folder: Path, code: str) -> list[str]:
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, text=True,
                           capture_output=True, check=True, timeout=120)
-    has_llm, *loaded = done.stdout.split()
-    assert has_llm == "True"
+    return done.stdout.split()
+
+
+def test_import_is_light(tmp_path: Path) -> None:
+    code = "import sys, numpy; before = {*sys.modules}; import kollama; print(*{*sys.modules} - before)"
+    loaded = {name for name in in_a_new_process(tmp_path, code) if not name.startswith("kollama")}
+    if sys.platform == "win32":  # the folder of the libraries is said with it
+        loaded.discard("pathlib")
     assert sorted({name.split(".")[0] for name in loaded} & set(UNWANTED)) == []
+
+
+@pytest.mark.parametrize("first", ["", "import kollama.convert.config; ", "kollama.samplers; "])
+def test_what_is_imported_later_is_there_as_well(tmp_path: Path, first: str) -> None:
+    code = f"""
+import kollama
+{first}
+assert set(kollama.__all__) <= set(dir(kollama))
+print(*(type(getattr(kollama, name)).__name__ for name in kollama.__all__), kollama.__version__)
+assert callable(kollama.convert) and callable(kollama.inspect)
+assert kollama.quantize is kollama.quantize and kollama.samplers.TopK(40).top_k == 40
+from kollama import *
+assert ChatFormat is kollama.ChatFormat
+try:
+    kollama.nothing
+except AttributeError as error:
+    assert "'kollama'" in str(error) and "'nothing'" in str(error)
+else:
+    raise SystemExit("no AttributeError")
+"""
+    assert len(in_a_new_process(tmp_path, code)) == len(kollama.__all__) + 1

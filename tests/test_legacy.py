@@ -18,7 +18,7 @@ import tokenizer_json
 from legacy_files import Shape
 
 import kollama
-from kollama._core import legacy
+from kollama import legacy_cache
 from kollama._core.legacy import convert_legacy
 
 DATA = Path(__file__).resolve().parent / "data" / "legacy"
@@ -234,7 +234,7 @@ def test_where_streams_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyP
     expected = logits_of(made.path, PROMPT)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
-    monkeypatch.setattr(legacy, "needs_cache", lambda: True)
+    monkeypatch.setattr(legacy_cache, "needs_cache", lambda: True)
     cache = tmp_path / "kollama" / "legacy"
     for _ in range(2):
         assert np.array_equal(logits_of(made.path, PROMPT), expected)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from . import samplers
 from ._core.context import Context
 from ._core.lora import Lora
 from ._core.model import Model
@@ -17,9 +16,6 @@ from ._core.runtime import default_threads, devices, llama_version, plugins
 from ._core.sampler import Sampler
 from ._core.sequence import Sequence
 from ._core.tokenizer import Decoder, Tokenizer
-from .chat_format import ChatFormat, Mark, Special
-from .chat_registry import chat_formats, register_chat_format
-from .control_vectors import load_control_vector
 from .convert import convert
 from .errors import (
     AbortedError,
@@ -41,10 +37,19 @@ from .errors import (
     WriteError,
 )
 from .generate import Generation
-from .inspection import FileInfo, TensorInfo, VocabularyInfo, inspect
 from .llm import LLM
-from .quantization import Quantization, QuantizedTensor, quantize
 from .types import Completion, Device, Plugin, Timings, Token, Usage
+
+if TYPE_CHECKING:
+    from . import samplers
+    from .aio import AsyncGeneration
+    from .chat_format import ChatFormat, Mark, Special
+    from .chat_registry import chat_formats, register_chat_format
+    from .control_vectors import load_control_vector
+    from .inspection import FileInfo, TensorInfo, VocabularyInfo, inspect
+    from .quantization import Quantization, QuantizedTensor, quantize
+
+    __version__: str
 
 __all__ = [
     "LLM",
@@ -101,24 +106,43 @@ __all__ = [
     "samplers",
 ]
 
-if TYPE_CHECKING:
-    from .aio import AsyncGeneration
-
-    __version__: str
-else:
+if not TYPE_CHECKING:
+    # What not every program asks for is imported when it is asked for.
+    _LATER = {
+        "AsyncGeneration": "aio",
+        "ChatFormat": "chat_format",
+        "FileInfo": "inspection",
+        "Mark": "chat_format",
+        "Quantization": "quantization",
+        "QuantizedTensor": "quantization",
+        "Special": "chat_format",
+        "TensorInfo": "inspection",
+        "VocabularyInfo": "inspection",
+        "chat_formats": "chat_registry",
+        "inspect": "inspection",
+        "load_control_vector": "control_vectors",
+        "quantize": "quantization",
+        "register_chat_format": "chat_registry",
+    }
 
     def __getattr__(name: str) -> object:
-        if name == "AsyncGeneration":  # asyncio takes longer to import than all of this
-            from .aio import AsyncGeneration
+        from importlib import import_module
 
-            return AsyncGeneration
-        # Reading the version of an installed package takes as long as the rest of this import.
-        if name == "__version__":
-            from importlib.metadata import version
+        if name in _LATER:
+            value = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+        elif name == "samplers":
+            value = import_module(f"{__name__}.samplers")
+        elif name == "__version__":
+            from importlib.metadata import version  # takes as long as all of the above
 
-            return version("kollama")
-        raise AttributeError(f"module 'kollama' has no attribute {name!r}")
+            value = version("kollama")
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
 
 
 # A library is silent until its user asks for its log.

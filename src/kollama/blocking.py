@@ -15,7 +15,6 @@ from ._core.model import Model
 from ._core.sampler import Sampler
 from ._core.tokenizer import Tokenizer
 from .adapters import Adapters
-from .chat_registry import FormatLike, find_format, format_for
 from .context_shift import fit
 from .deadline import deadline_of
 from .embed import Embedder
@@ -32,6 +31,9 @@ from .types import Completion
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
+
+    from .chat_format import ChatFormat
+    from .chat_registry import FormatLike
 
     _Path = str | bytes | PathLike[str] | PathLike[bytes]
     _Prompt = str | bytes | Sequence[int] | NDArray[np.integer]
@@ -84,7 +86,11 @@ class BlockingLLM:
         if self._shifts and self._n_keep > n_ctx - 4:
             raise ArgumentError(f"n_keep is {n_keep}: a context_shift needs 4 tokens more, and "
                                 f"n_ctx is {n_ctx}")
-        self.chat_format = None if chat_format is None else find_format(chat_format)
+        self.chat_format: ChatFormat | None = None
+        if chat_format is not None:
+            from .chat_registry import find_format  # not every model chats
+
+            self.chat_format = find_format(chat_format)
         self._owns_model = not isinstance(model, Model)
         self.model = (
             model
@@ -244,6 +250,8 @@ class BlockingLLM:
             ArgumentError: there is no such format, none was named and the model has no template, or
                 the format refuses the messages.
         """
+        from .chat_registry import format_for
+
         chosen = format_for(self.model, self.chat_format if format is None else format)
         if chosen is None:
             text = chat_templates.render(self.model, messages)

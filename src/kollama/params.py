@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import operator
 import os
-from pathlib import Path
 from typing import Any
 
 from .errors import ArgumentError, ModelLoadError, ModelNotFoundError
@@ -72,6 +71,8 @@ def paths_of(path: Any) -> list[str]:
 
 def check_file(path: str, kind: str) -> None:
     """Raises where there is no file at path."""
+    from pathlib import Path  # takes a fifth of `import kollama`
+
     if Path(path).is_dir():
         raise ModelLoadError(f"{path}: is a directory, not a {kind} file")
     if not Path(path).exists():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from .errors import ArgumentError
 from .params import choice, integer, number
+from .sampling import BREAKERS
 from .structured import json_grammar, lark_grammar, regex_grammar
 
 if TYPE_CHECKING:
@@ -48,7 +49,6 @@ MAX_LAST_N = 2**20
 MAX_NUMBER = 1e6
 MAX_BREAKERS = 64
 MAX_BREAKER_BYTES = 40  # llama.cpp cuts longer ones, in the middle of a character if need be
-BREAKERS = ("\n", ":", '"', "*")
 
 
 class Link:

@@ -10,7 +10,7 @@ import types
 import weakref
 
 from kollama import params
-from kollama._core import legacy, runtime
+from kollama._core import runtime
 from kollama.errors import ArgumentError, ClosedError, ModelLoadError
 
 
@@ -111,9 +111,12 @@ cdef class Model:
         options.rms_norm_eps = 0
         if rms_norm_eps is not None:
             options.rms_norm_eps = params.number("rms_norm_eps", rms_norm_eps, 1e-12, 1)
+        from kollama import legacy_cache
+
         files = paths
-        if legacy.needs_cache() and len(paths) == 1 and legacy.is_legacy(paths[0]):
-            files = [legacy.cached_gguf(paths[0], rms_norm_eps=rms_norm_eps, progress=progress)]
+        if legacy_cache.needs_cache() and len(paths) == 1 and legacy_cache.is_legacy(paths[0]):
+            files = [legacy_cache.cached_gguf(paths[0], rms_norm_eps=rms_norm_eps,
+                                              progress=progress)]
             options.rms_norm_eps = 0
         self._load([os.fsencode(name) for name in files], &options, state)
         self.path = paths[0]

@@ -11,7 +11,10 @@ from kollama._core.sequence cimport Sequence
 
 import numpy as np
 
-from kollama import params, samplers, sampling, structured
+from kollama import params, sampling
+
+# kollama.samplers and what reads grammars are not imported before there is a Sampler: their many
+# small classes take half as long to make as all else of `import kollama`.
 
 _KINDS = {
     "penalties": KOLLAMA_LINK_PENALTIES,
@@ -80,12 +83,14 @@ cdef class Sampler:
     """
 
     def __cinit__(self, *, seed=None, **options):
+        from kollama import chain
+
         cdef kollama_sampler_params numbers
         self.seed = params.seed_of(seed)
         self._callables = []
         self._matchers = Matchers()
         self._error = None
-        self._keywords, links = sampling.from_keywords(options)
+        self._keywords, links = chain.from_keywords(options)
         numbers.temperature = self._keywords["temperature"]
         numbers.top_k = self._keywords["top_k"]
         numbers.top_p = self._keywords["top_p"]
@@ -95,8 +100,8 @@ cdef class Sampler:
         if self._handle == NULL:
             raise MemoryError()
         self.links = tuple(links)
-        if sampling.is_plain(self._keywords, links):
-            forms = [link for link in links if type(link) in sampling.FORMS]
+        if chain.is_plain(self._keywords, links):
+            forms = [link for link in links if type(link) in chain.FORMS]
             if forms:
                 self._build(forms)
                 kollama_sampler_choose_by_params(self._handle)
@@ -122,7 +127,9 @@ cdef class Sampler:
             ArgumentError: a link that takes the token is not the last, a grammar is malformed.
             TypeError: something is neither a link nor a callable.
         """
-        checked = sampling.check_chain(links)
+        from kollama.chain import check_chain
+
+        checked = check_chain(links)
         cdef Sampler sampler = Sampler(seed=seed)
         sampler._keywords = None
         sampler.links = tuple(checked)
@@ -136,10 +143,12 @@ cdef class Sampler:
             self._add(link)
 
     cdef int _add(self, link) except -1:
+        from kollama.samplers import Link
+
         cdef double numbers[4]
         cdef kollama_text name
         cdef bytes text
-        if not isinstance(link, samplers.Link):
+        if not isinstance(link, Link):
             text = _name(link).encode("utf-8", "replace")
             name.data = text
             name.size = len(text)
@@ -212,12 +221,14 @@ cdef class Sampler:
         return check(kollama_sampler_add_grammar(self._handle, &text, &name))
 
     cdef int _add_form(self, link) except -1:
+        from kollama.structured import Matcher
+
         cdef bytes name = link.keyword.encode()
         cdef kollama_text text
         text.data = name
         text.size = len(name)
         check(kollama_sampler_add_matcher(self._handle, &text, len(self._matchers.items)))
-        self._matchers.items.append(structured.Matcher(link.keyword, link.form))
+        self._matchers.items.append(Matcher(link.keyword, link.form))
         return 0
 
     cdef int check_own(self, kollama_status status) except -1:
@@ -283,8 +294,10 @@ cdef class Sampler:
         return other
 
     def __repr__(self):
+        from kollama.samplers import Link
+
         if self._keywords is None:
-            names = ", ".join(repr(link) if isinstance(link, samplers.Link) else _name(link)
+            names = ", ".join(repr(link) if isinstance(link, Link) else _name(link)
                               for link in self.links)
             return f"kollama.Sampler.chain([{names}], seed={self.seed})"
         shown = [f"{name}={value:g}" if isinstance(value, float) else f"{name}={value!r}"

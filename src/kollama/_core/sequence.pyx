@@ -11,7 +11,7 @@ import os
 
 import numpy as np
 
-from kollama import files, params
+from kollama import params
 from kollama.deadline import deadline_of
 from kollama.errors import ClosedError
 
@@ -240,8 +240,10 @@ cdef class Sequence:
         Raises:
             WriteError: the file cannot be written.
         """
+        from kollama.files import new_file
+
         state = self.state()
-        with files.new_file(os.fsdecode(path)) as scratch:
+        with new_file(os.fsdecode(path)) as scratch:
             scratch.write_bytes(state)
 
     def load(self, path):

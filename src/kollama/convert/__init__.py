@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 from ..errors import ArgumentError, ModelNotFoundError
 from ..progress import progress_bar
@@ -45,6 +44,8 @@ def convert(
         WriteError: dst cannot be written.
         AbortedError: progress returned False.
     """
+    from pathlib import Path  # takes a fifth of `import kollama`
+
     source = Path(src)
     if not source.exists():
         raise ModelNotFoundError(f"{source}: there is no such file or folder")
