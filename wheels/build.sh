@@ -2,10 +2,12 @@
 # Builds wheels and the source distribution into wheels/dist, and checks what is in them.
 #
 #     wheels/build.sh [--quick] [x86_64] [aarch64] [sdist]        all three without a name
+#     wheels/build.sh blas rpc vulkan cuda                        plugins, for this machine
 #
 # --quick: for AVX2 alone, not every CPU variant; with a build number 0quick, as it is for tests only.
 # On Debian 12 or newer: apt-get install git g++ python3-venv, for aarch64 also g++-aarch64-linux-gnu
-# clang-19. CMake and Ninja come from the package index where they are not installed.
+# clang-19, for vulkan glslc libvulkan-dev spirv-headers, and for cuda nvcc 13 in the path. CMake and
+# Ninja come from the package index where they are not installed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -43,6 +45,19 @@ build_wheel() {
     python wheels/content.py "$dist"/kollama-*_"$architecture".whl
 }
 
+# build_plugin NAME: what it finds beside it at run time, kollama's ggml too, stays out of its wheel
+build_plugin() {
+    local architecture raw=$work/raw-$1
+    architecture=$(uname -m)
+    rm -rf "$raw" "$dist"/kollama_"$1"-*.whl
+    python wheels/old_glibc.py "$work/old-$architecture" >/dev/null
+    LDFLAGS="-L$work/old-$architecture -Wl,--exclude-libs,ALL" pip wheel --quiet --no-deps \
+        --wheel-dir "$raw" -C build-dir="$work/cmake-$1" "wheels/kollama-$1"
+    auditwheel repair --only-plat --wheel-dir "$dist" --exclude 'libkollama-*' \
+        --exclude 'libscipy_openblas*' --exclude 'libvulkan.so.*' --exclude 'libcu*.so.*' "$raw"/*.whl
+    python wheels/content.py "$dist"/kollama_"$1"-*.whl
+}
+
 for target in "${targets[@]}"; do
     echo "== $target"
     start=$SECONDS
@@ -54,7 +69,8 @@ for target in "${targets[@]}"; do
             rm -f "$dist"/kollama-*.tar.gz
             python -m build --sdist --outdir "$dist" . >"$work/sdist.log" 2>&1 || { cat "$work/sdist.log"; exit 1; }
             python wheels/content.py "$dist"/kollama-*.tar.gz ;;
-        *) echo "$target: not one of x86_64, aarch64, sdist" >&2; exit 2 ;;
+        blas | rpc | vulkan | cuda) build_plugin "$target" ;;
+        *) echo "$target: not one of x86_64, aarch64, sdist, blas, rpc, vulkan, cuda" >&2; exit 2 ;;
     esac
     echo "$target: $((SECONDS - start)) s"
 done

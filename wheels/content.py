@@ -23,6 +23,7 @@ from pathlib import Path
 TAG = "cp311-abi3"
 BUDGET_MB = 12.0
 SDIST_BUDGET_MB = 25.0
+PLUGIN_BUDGET_MB = {"blas": 0.5, "rpc": 0.5, "vulkan": 40.0, "cuda": 150.0}
 VARIANTS = {"x86_64": 14, "aarch64": 8}  # that ggml knows for Linux
 NEWEST = {"manylinux": 28, "musllinux": 2}  # what a wheel may ask for: glibc 2.28, musl 1.2
 # Of the C++ runtime, where neither the system nor Python brings it; auditwheel adds a hash.
@@ -165,12 +166,33 @@ def check_sdist(archive: Path) -> None:
     check_size(archive, SDIST_BUDGET_MB)
 
 
+def check_plugin(wheel: Path, folder: Path) -> None:
+    """One stripped library, which finds others by what is loaded before it, and by no path."""
+    package = wheel.name.split("-")[0]
+    files = members(wheel)
+    tops = {file.split("/")[0] for file in files}
+    assert tops == {package, "-".join(wheel.name.split("-")[:2]) + ".dist-info"}, tops
+    assert any("llama.cpp" in file for file in files if ".dist-info/licenses/" in file), files
+    kind = package.removeprefix("kollama_")
+    library = f"{package}/libkollama-ggml-{kind}.so"
+    assert [file for file in files if ".so" in file] == [library], files
+    check_size(wheel, PLUGIN_BUDGET_MB[kind])
+    with zipfile.ZipFile(wheel) as archive:
+        sections = say("readelf", "-W", "-S", "-d", archive.extract(library, folder))
+    assert not re.search(r"\.symtab|\.debug_|R(UN)?PATH", sections), "not stripped, or with a path"
+    assert "[libkollama-ggml-base.so]" in sections, "not linked with kollama's ggml"
+
+
 def check(wheel: Path) -> None:
     print(wheel.name)
     if wheel.name.endswith(".tar.gz"):
         check_sdist(wheel)
         return
     platform = wheel.stem.split("-")[-1].split(".")[0]
+    if wheel.name.startswith("kollama_"):
+        with tempfile.TemporaryDirectory() as folder:
+            check_plugin(wheel, Path(folder))
+        return
     binaries = check_names(wheel)
     print("  top level, names, licences: as they should be")
     check_size(wheel, BUDGET_MB)
