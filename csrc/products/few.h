@@ -15,7 +15,7 @@ namespace kollama {
 class few_products {
   public:
     // Whether op is a product that kernels take so.
-    static bool takes(const product_kernels & kernels, const ggml_tensor * op);
+    static bool takes(const ggml_tensor * op);
 
     few_products(const product_kernels & kernels, const ggml_tensor * op);
 
@@ -23,8 +23,8 @@ class few_products {
     void add(const ggml_tensor * op);
     bool writes_over(const ggml_tensor * op) const; // what the result of op is written to
 
-    size_t columns_bytes() const { return n_columns_ * column_bytes_; } // for each thread
-    void   use(char * columns, int n_threads);
+    size_t tile_bytes() const { return tile_bytes_; } // for each thread
+    void   use(char * tiles, int n_threads);
 
     // Before each time that threads call run(), which all of them do, the i-th with i.
     void begin() { next_.store(0, std::memory_order_relaxed); }
@@ -36,14 +36,14 @@ class few_products {
         size_t              first_chunk;
     };
 
-    void multiply(const matrix & m, size_t chunk, const char * columns) const;
+    void multiply(const matrix & m, size_t chunk, const char * tile) const;
 
     const product_kernels * kernels_;
     std::vector<matrix>     matrices_;
-    product_type            type_; // of the first; the others lay out columns alike
-    size_t                  n_columns_, n_blocks_, column_bytes_;
+    product_type            type_; // of the first; the others' tiles are alike
+    size_t                  n_columns_, n_blocks_, tile_bytes_;
     size_t                  n_rows_ = 0, chunk_rows_ = 0, n_chunks_ = 0;
-    char *                  columns_ = nullptr;
+    char *                  tiles_ = nullptr;
     std::atomic<size_t>     next_{ 0 };
 };
 

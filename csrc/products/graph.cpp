@@ -92,7 +92,7 @@ bool product_graph::build(const ggml_cgraph & graph, int n_threads) {
         }
         if (!computes(node)) {
             nodes_.push_back(node);
-        } else if (few_products::takes(kernels_, node)) {
+        } else if (few_products::takes(node)) {
             gather(graph, i, add_few(node));
         } else if (product::takes(node)) {
             add_product(node, n_threads);
@@ -115,25 +115,25 @@ bool product_graph::build(const ggml_cgraph & graph, int n_threads) {
 
 // Memory for the products, which use it one after another: as much as the largest needs.
 bool product_graph::reserve(int n_threads) {
-    size_t tiles = 0, panels = 0, columns = 0, parts = 0;
+    size_t tiles = 0, panels = 0, narrow = 0, parts = 0;
     for (const product & p : products_) {
         tiles  = std::max(tiles, p.tiles_bytes());
         panels = std::max(panels, p.panels_bytes());
     }
     for (const few_products & p : fews_) {
-        columns = std::max(columns, p.columns_bytes() * static_cast<size_t>(n_threads));
+        narrow = std::max(narrow, p.tile_bytes() * static_cast<size_t>(n_threads));
     }
     for (const attention & a : attentions_) {
         parts = std::max(parts, a.bytes(static_cast<size_t>(n_threads)));
     }
-    if (!parts_.reserve(parts) || !tiles_.reserve(tiles) || !panels_.reserve(panels) || !columns_.reserve(columns)) {
+    if (!parts_.reserve(parts) || !tiles_.reserve(tiles) || !panels_.reserve(panels) || !narrow_.reserve(narrow)) {
         return false;
     }
     for (product & p : products_) {
         p.use(tiles_.data(), panels_.data());
     }
     for (few_products & p : fews_) {
-        p.use(columns_.data(), n_threads);
+        p.use(narrow_.data(), n_threads);
     }
     for (attention & a : attentions_) {
         a.use(parts_.data());
@@ -196,7 +196,7 @@ const attended_cells & product_graph::cells_of(const ggml_tensor * op) {
 void product_graph::gather(const ggml_cgraph & graph, int at, few_products & into) {
     for (int i = at + 1; i < graph.n_nodes && i <= at + NEAR; i++) {
         const ggml_tensor * op = graph.nodes[i];
-        if (!computes(op) || !few_products::takes(kernels_, op) || !into.shares_activations(op) || into.writes_over(op)) {
+        if (!computes(op) || !few_products::takes(op) || !into.shares_activations(op) || into.writes_over(op)) {
             continue;
         }
         const auto passes = [&](const ggml_tensor * node) { return !computes(node) || can_pass(op, node); };

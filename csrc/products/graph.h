@@ -42,7 +42,7 @@ class product_graph {
     std::vector<ggml_tensor *> nodes_;
     std::deque<ggml_tensor>    operations_;
     ggml_cgraph                replaced_ = {};
-    scratch                    tiles_, panels_, columns_, parts_;
+    scratch                    tiles_, panels_, narrow_, parts_;
 };
 
 } // namespace kollama

@@ -7,9 +7,10 @@
 //
 // Panels and tiles of 16-bit weights hold 32-bit floats: of each column of weights that of every row.
 //
-// With few columns unpacking is not worth its stores: rows are read as they lie in the file, a group of
-// blocks at a time, and each is multiplied with all columns while it is in registers. What a column gets
-// does not depend on how many there are, nor on which thread computes it.
+// With few columns unpacking is not worth its stores: a panel's rows are read as they lie in the file, and
+// are multiplied with all columns while they are in registers. For quantized weights the sums are those of
+// panels, bit for bit. For all, what a column gets does not depend on how many there are, up to COLUMNS, nor
+// on which thread computes it.
 
 #pragma once
 
@@ -38,41 +39,26 @@ static constexpr bool same_activations(product_type a, product_type b) {
     return has_minimum(a) == has_minimum(b) && offset_of(a) == offset_of(b); // none of the others is as F16
 }
 
-// A block of each column of a tile. Numbers and scales are rounded as ggml rounds its block_q8_0 and
-// block_q8_1: the results differ from its own by the order of float sums alone.
-struct activation_block {
-    int8_t q[BLOCK / 4][COLUMNS][4];
-    float  scale[COLUMNS];
-    union {
-        float   scaled_sum[COLUMNS]; // for types with a minimum: scale * sum(q), rounded to 16 bits
-        int32_t start[COLUMNS];      // for the others: what takes their offset out of the products
-    };
-};
-
 struct product_kernels {
-    size_t group_blocks; // of a row, that are read at a time with few columns: it has as many at least
-
     struct of_type {
         size_t panel_rows;
-        size_t panel_block_bytes; // of a panel, for each block of its rows
-        size_t tile_block_bytes;  // of a tile
-        size_t group_bytes;       // of a column, for each group of blocks
+        size_t few_rows;           // that multiply_few takes at a time
+        size_t panel_block_bytes;  // of a panel, for each block of its rows
+        size_t column_block_bytes; // of a tile, for each block of each of its columns
 
-        // n_columns (1 to COLUMNS) of n_blocks * BLOCK floats, stride floats apart, into a tile.
+        // n_columns (1 to COLUMNS) of n_blocks * BLOCK floats, stride floats apart, into a tile of COLUMNS.
         void (*tile)(const float * x, size_t stride, size_t n_columns, size_t n_blocks, char * out);
         // n_rows (1 to panel_rows) of n_blocks blocks, row_bytes apart.
         void (*pack)(const char * rows, size_t row_bytes, size_t n_rows, size_t n_blocks, char * panel);
         // out[c * stride + r] of n_columns columns and n_rows rows.
         void (*multiply)(const char * panel, const char * tile, size_t n_blocks, size_t n_rows, size_t n_columns, float * out,
                          size_t stride);
-        // n_blocks * BLOCK floats into the groups of one column.
-        void (*lay_out)(const float * x, size_t n_blocks, char * column);
-        // The same as multiply of n_rows rows as they lie, row_bytes apart, and n_columns columns, column_bytes apart.
-        void (*multiply_few)(const char * rows, size_t row_bytes, size_t n_rows, size_t n_blocks, const char * columns,
-                             size_t column_bytes, size_t n_columns, float * out, size_t stride);
+        // As tile, into one of n_columns.
+        void (*narrow_tile)(const float * x, size_t stride, size_t n_columns, size_t n_blocks, char * out);
+        // As multiply, of any number of rows as they lie, row_bytes apart, and a tile of n_columns.
+        void (*multiply_few)(const char * rows, size_t row_bytes, size_t n_rows, size_t n_blocks, const char * tile, size_t n_columns,
+                             float * out, size_t stride);
     } of[N_PRODUCT_TYPES];
-
-    size_t n_groups(size_t n_blocks) const { return (n_blocks + group_blocks - 1) / group_blocks; }
 };
 
 // Those of this machine's CPU, or null.

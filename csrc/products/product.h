@@ -31,7 +31,7 @@ class scratch {
 
 // Columns that are multiplied with rows as they lie. With more it pays to unpack rows into panels: see
 // benchmarks/RESULTS.md.
-constexpr int64_t FEW = 8;
+constexpr int64_t FEW = COLUMNS;
 
 // N_PRODUCT_TYPES where no kernel is for it.
 int product_type_of(ggml_type type);
@@ -60,7 +60,7 @@ class product {
 
   private:
     size_t panel_bytes() const { return n_blocks_ * kernel_.panel_block_bytes; }
-    size_t tile_bytes() const { return n_blocks_ * kernel_.tile_block_bytes; }
+    size_t tile_bytes() const { return COLUMNS * n_blocks_ * kernel_.column_block_bytes; }
 
     const ggml_tensor *              op_;
     product_type                     type_;
