@@ -9,7 +9,7 @@ namespace kollama {
 namespace {
 
 struct simd {
-    static constexpr size_t ROWS = 8, MOST_COLUMNS = 4, FLOAT_COLUMNS = 4, FLOAT_REGISTERS = 3, MOST_SUMS = 8;
+    static constexpr size_t ROWS = 8, FLOAT_COLUMNS = 4, FLOAT_REGISTERS = 3, MOST_SUMS = 8;
     using bytes  = __m256i;
     using floats = __m256;
 

@@ -9,7 +9,7 @@ namespace kollama {
 namespace {
 
 struct simd {
-    static constexpr size_t ROWS = 16, MOST_COLUMNS = COLUMNS, FLOAT_COLUMNS = COLUMNS, FLOAT_REGISTERS = 2, MOST_SUMS = 16;
+    static constexpr size_t ROWS = 16, FLOAT_COLUMNS = COLUMNS, FLOAT_REGISTERS = 2, MOST_SUMS = 16;
     using bytes  = __m512i;
     using floats = __m512;
 
