@@ -32,7 +32,7 @@ def server():
         trial.bind(("127.0.0.1", 0))
         port = trial.getsockname()[1]
     command = [sys.executable, "-m", "kollama", "rpc-server", "--port", str(port)]
-    with subprocess.Popen(command) as process:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
             for attempt in range(300):
                 with contextlib.suppress(OSError):
