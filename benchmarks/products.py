@@ -2,6 +2,8 @@
 
 Without them ggml's CPU backend computes all, in the same program: what differs is the kernels. The
 two take turns in processes of their own; a ratio is that of one pair.
+
+With --other the kollama of another environment, such as a wheel's, stands beside this one.
 """
 
 from __future__ import annotations
@@ -19,8 +21,6 @@ import generate
 
 import kollama
 
-SIDES = {"kollama": "", "ggml": "0"}  # KOLLAMA_PRODUCTS
-
 
 def main() -> None:
     args = arguments()
@@ -30,12 +30,18 @@ def main() -> None:
     print(f"- command: `python {shlex.join(sys.argv)}`\n- kollama {kollama.__version__}, llama.cpp "
           f"{kollama.llama_version()}, {args.threads} threads, {args.pairs} pairs, "
           f"{platform.machine()}\n")
-    print(f"| type | prompt of {args.prompt}: ggml | kollama | ratio, median (range) "
-          f"| generation of {args.generate}: ggml | kollama | ratio, median (range) |\n"
+    # Of each: its Python, and KOLLAMA_PRODUCTS.
+    sides = {"ggml": (sys.executable, "0"), "kollama": (sys.executable, "")}
+    if args.other:
+        sides = {"kollama": (sys.executable, ""), "the other": (args.other, "")}
+    titles = " | ".join(sides)
+    print(f"| type | prompt of {args.prompt}: {titles} | ratio, median (range) "
+          f"| generation of {args.generate}: {titles} | ratio, median (range) |\n"
           "|---|--:|--:|--:|--:|--:|--:|")
     for name, path in compare.models(base, args):
-        pairs = [pair(index, path, args) for index in range(args.pairs)]
-        cells = [cell for what in ("prompt", "generate") for cell in columns(pairs, what)]
+        pairs = [pair(index, path, sides, args) for index in range(args.pairs)]
+        cells = [cell for what in ("prompt", "generate")
+                 for cell in columns(pairs, list(sides), what)]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
@@ -47,21 +53,23 @@ def arguments() -> argparse.Namespace:
     for name, default in (("pairs", 10), ("prompt", 512), ("generate", 64)):
         parser.add_argument(f"--{name}", type=generate.at_least(2), default=default)
     parser.add_argument("--threads", type=generate.at_least(1), default=kollama.default_threads())
+    parser.add_argument("--other", metavar="PYTHON", help="of another environment with kollama")
     return parser.parse_args()
 
 
-def pair(index: int, path: Path, args: argparse.Namespace) -> dict[str, compare.Speeds]:
+def pair(index: int, path: Path, sides: dict[str, tuple[str, str]],
+         args: argparse.Namespace) -> dict[str, compare.Speeds]:
     found: dict[str, compare.Speeds] = {}
-    for side in sorted(SIDES, reverse=index % 2 == 1):
-        os.environ["KOLLAMA_PRODUCTS"] = SIDES[side]
-        found[side] = compare.child(sys.executable, "kollama", args, path)
+    for side in sorted(sides, reverse=index % 2 == 1):
+        python, os.environ["KOLLAMA_PRODUCTS"] = sides[side]
+        found[side] = compare.child(python, "kollama", args, path)
     return found
 
 
-def columns(pairs: list[dict[str, compare.Speeds]], what: str) -> list[str]:
-    speed = {side: statistics.median(each[side][what] for each in pairs) for side in SIDES}
-    ratios = [each["kollama"][what] / each["ggml"][what] for each in pairs]
-    return [f"{speed['ggml']:.0f}", f"{speed['kollama']:.0f}",
+def columns(pairs: list[dict[str, compare.Speeds]], sides: list[str], what: str) -> list[str]:
+    speeds = [statistics.median(each[side][what] for each in pairs) for side in sides]
+    ratios = [each[sides[1]][what] / each[sides[0]][what] for each in pairs]
+    return [*(f"{speed:.0f}" for speed in speeds),
             f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"]
 
 
