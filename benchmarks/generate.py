@@ -25,7 +25,7 @@ import llama_bench
 import kollama
 from kollama.demo import demo_model
 
-TARGET = 0.97
+TARGET = 1.0
 KV_TYPE = "f16"
 FLASH_ATTN: Literal["auto"] = "auto"
 

@@ -37,7 +37,7 @@ CYTHON_IMPORT = re.compile(
     re.MULTILINE,
 )
 UNWANTED = ("argparse", "asyncio", "gguf", "hashlib", "huggingface_hub", "jinja2", "json",
-            "llguidance", "pathlib", "pydantic", "tqdm", "zipfile")
+            "llguidance", "logging", "pathlib", "pydantic", "tqdm", "zipfile")
 
 
 def sources() -> dict[Path, str]:

@@ -7,6 +7,12 @@
 #include <new>
 
 namespace kollama {
+namespace {
+
+// That a thread takes, where there are many: with fewer, nothing could be asked for in advance.
+constexpr size_t ROWS_AT_ONCE = 4;
+
+} // namespace
 
 bool attention::takes(const ggml_tensor * op) {
 #ifdef KOLLAMA_X86_KERNELS
@@ -31,7 +37,7 @@ bool attended_cells::reserve() {
     try {
         for (row & r : rows_) {
             r.cells.resize(static_cast<size_t>(mask_->ne[0]));
-            r.bias.resize(static_cast<size_t>(mask_->ne[0]));
+            r.bias.resize(static_cast<size_t>(mask_->ne[0]) + 4); // as many are read at a time
         }
         return true;
     } catch (const std::bad_alloc &) {
@@ -55,7 +61,7 @@ bool attention::shares_parts() const {
 }
 
 size_t attention::bytes(size_t n_threads) const {
-    return (shares_parts() ? n_rows_ * n_heads_ : n_threads * heads_of_group()) * n_parts_ * out_bytes_;
+    return (shares_parts() ? n_rows_ * n_heads_ : n_threads * ROWS_AT_ONCE * heads_of_group()) * n_parts_ * out_bytes_;
 }
 
 size_t attention::n_parts_of(size_t row) const {
@@ -75,35 +81,66 @@ void attention::attend(size_t i) {
     if (shares_parts()) {
         attend_parts();
     } else {
-        attend_rows(parts_ + i * heads_of_group() * n_parts_ * out_bytes_);
+        attend_rows(parts_ + i * ROWS_AT_ONCE * heads_of_group() * n_parts_ * out_bytes_);
+    }
+}
+
+// n parts, of which make(j) is the j-th: the memory of each is asked for while the one before is computed.
+template <class MAKE> void attention::attend_in_turn(size_t n, const MAKE & make) const {
+    attention_part two[2];
+    for (size_t j = 0; j < n; j++) {
+        attention_part & part = two[j % 2];
+        if (j == 0) {
+            part          = make(0);
+            part.is_first = true;
+        }
+        if (j + 1 < n) {
+            two[(j + 1) % 2] = make(j + 1);
+            part.next        = &two[(j + 1) % 2];
+        }
+        attend_avx2(part);
     }
 }
 
 void attention::attend_parts() {
     for (size_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < n_groups_ * n_parts_;) {
         const size_t group = i / n_parts_, part = i % n_parts_;
-        for (size_t row = 0; row < n_rows_; row++) { // the part is near after the first
+        size_t       rows[FEW], n = 0;
+        for (size_t row = 0; row < n_rows_; row++) {
             if (part < n_parts_of(row)) {
-                attend_part(group, row, part, at(row, group * heads_of_group()));
+                rows[n++] = row;
+            }
+        }
+        attend_in_turn(n, [&](size_t j) { return part_of(group, rows[j], part, at(rows[j], group * heads_of_group())); });
+    }
+}
+
+void attention::attend_rows(char * parts) {
+    const size_t each = heads_of_group() * n_parts_ * out_bytes_; // bytes of a row
+    const size_t n    = (n_rows_ + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
+    for (size_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < n_groups_ * n;) {
+        const size_t group = i / n, first = i % n * ROWS_AT_ONCE, last = std::min(first + ROWS_AT_ONCE, n_rows_);
+        size_t       begin[ROWS_AT_ONCE + 1] = {}; // of each row's parts among those of all
+        for (size_t row = first; row < last; row++) {
+            begin[row - first + 1] = begin[row - first] + n_parts_of(row);
+        }
+        size_t r = 0; // of the part that is made, from the first on
+        attend_in_turn(begin[last - first], [&](size_t j) {
+            while (j >= begin[r + 1]) {
+                r++;
+            }
+            return part_of(group, first + r, j - begin[r], parts + r * each);
+        });
+        for (size_t row = first; row < last; row++) {
+            for (size_t head = 0; head < heads_of_group(); head++) {
+                merge_head(row, group * heads_of_group() + head, parts + (row - first) * each + head * n_parts_ * out_bytes_);
             }
         }
     }
 }
 
-void attention::attend_rows(char * parts) {
-    for (size_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < n_groups_ * n_rows_;) {
-        const size_t group = i / n_rows_, row = i % n_rows_;
-        for (size_t part = 0; part < n_parts_of(row); part++) {
-            attend_part(group, row, part, parts);
-        }
-        for (size_t head = 0; head < heads_of_group(); head++) {
-            merge_head(row, group * heads_of_group() + head, parts + head * n_parts_ * out_bytes_);
-        }
-    }
-}
-
 // out: of the first of the group's heads, all parts of the row.
-void attention::attend_part(size_t group, size_t row, size_t part, char * out) const {
+attention_part attention::part_of(size_t group, size_t row, size_t part, char * out) const {
     const ggml_tensor *  q = op_->src[0], *k = op_->src[1], *v = op_->src[2];
     const auto &         cells = attended_->of(row);
     const size_t         first = part * ATTENTION_PART;
@@ -123,7 +160,7 @@ void attention::attend_part(size_t group, size_t row, size_t part, char * out) c
     p.n_heads      = heads_of_group();
     p.out          = out + part * out_bytes_;
     p.out_stride   = n_parts_ * out_bytes_;
-    attend_avx2(p);
+    return p;
 }
 
 void attention::merge(size_t i, size_t n) const {

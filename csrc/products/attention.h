@@ -49,6 +49,8 @@ struct attention_part {
     const char *     queries;
     size_t           query_stride, n_heads; // bytes from head to head
     float            scale;
+    bool                   is_first; // nothing of it was asked for yet
+    const attention_part * next;     // to be asked for meanwhile, or null
     char *           out; // for each head: n_value weighted sums of values, the largest score, the sum of weights
     size_t           out_stride;
 };
@@ -64,7 +66,7 @@ class attention {
     attention(const ggml_tensor * op, const attended_cells & cells);
 
     // Few rows are too few for all threads: their parts are shared out, and merged when all are there. Of
-    // more, a thread takes a row's whole group of heads, and merges it as well.
+    // more, a thread takes whole groups of heads of some rows, and merges them as well.
     bool shares_parts() const;
 
     size_t bytes(size_t n_threads) const;
@@ -79,7 +81,8 @@ class attention {
   private:
     void attend_parts();
     void attend_rows(char * parts);
-    void attend_part(size_t group, size_t row, size_t part, char * out) const;
+    template <class MAKE> void attend_in_turn(size_t n, const MAKE & make) const;
+    attention_part             part_of(size_t group, size_t row, size_t part, char * out) const;
     void merge_head(size_t row, size_t head, const char * parts) const;
     size_t heads_of_group() const { return n_heads_ / n_groups_; }
     size_t n_parts_of(size_t row) const;

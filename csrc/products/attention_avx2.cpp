@@ -52,20 +52,13 @@ KOLLAMA_INLINE __m256 exp_of(__m256 x) {
     return _mm256_and_ps(e, _mm256_cmp_ps(x, low, _CMP_NLT_UQ)); // NaN stays
 }
 
-KOLLAMA_INLINE void fetch(const char * p, size_t n_bytes) {
-    for (size_t i = 0; i < n_bytes; i += 64) {
-        _mm_prefetch(p + i, _MM_HINT_T0);
-    }
-}
-
-// A part's rows of one head lie apart, between those of the others: a pattern that is asked for here. The
-// values are fetched while the scores are computed.
-void fetch_part(const attention_part & part) {
-    for (size_t i = 0; i < part.n_cells; i++) {
-        fetch(part.keys + part.cells[i] * part.key_stride, 2 * part.n_key);
-    }
-    for (size_t i = 0; i < part.n_cells; i++) {
-        fetch(part.values + part.cells[i] * part.value_stride, 2 * part.n_value);
+// n cells of the keys or values of a part, from the first on: rows of one head lie apart, between those of
+// others, a pattern that has to be asked for. Into the second cache: such strides share few places of the first.
+KOLLAMA_INLINE void fetch_cells(const char * rows, size_t stride, size_t n_bytes, const attention_part & part, size_t first, size_t n) {
+    for (size_t i = first; i < first + n && i < part.n_cells; i++) {
+        for (size_t at = 0; at < n_bytes; at += 64) {
+            _mm_prefetch(rows + part.cells[i] * stride + at, _MM_HINT_T1);
+        }
     }
 }
 
@@ -73,22 +66,50 @@ KOLLAMA_INLINE const float * query(const attention_part & part, size_t head) {
     return reinterpret_cast<const float *>(part.queries + head * part.query_stride);
 }
 
+// The sums of the lanes of four registers.
+KOLLAMA_INLINE __m128 add_lanes_of_four(const __m256 * x) {
+    __m128 half[4];
+    for (size_t i = 0; i < 4; i++) {
+        half[i] = _mm_add_ps(_mm256_castps256_ps128(x[i]), _mm256_extractf128_ps(x[i], 1));
+    }
+    const __m128 ab = _mm_add_ps(_mm_unpacklo_ps(half[0], half[1]), _mm_unpackhi_ps(half[0], half[1]));
+    const __m128 cd = _mm_add_ps(_mm_unpacklo_ps(half[2], half[3]), _mm_unpackhi_ps(half[2], half[3]));
+    return _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
+}
+
+// N heads and four cells at a time. What stands in the place of cells that are not there is of no matter.
 template <size_t N> KOLLAMA_INLINE void score(const attention_part & part, size_t head, weights_of_part & w) {
-    for (size_t i = 0; i < part.n_cells; i++) {
-        const char * key = part.keys + part.cells[i] * part.key_stride;
-        __m256       acc[N];
-        for (size_t h = 0; h < N; h++) {
-            acc[h] = _mm256_setzero_ps();
+    const size_t n_key = part.n_key, n_cells = part.n_cells;
+    const __m128 scale = _mm_set1_ps(part.scale);
+    const float * queries[N];
+    for (size_t h = 0; h < N; h++) {
+        queries[h] = query(part, head + h);
+    }
+    const attention_part * next = head == 0 ? part.next : nullptr;
+    for (size_t i = 0; i < n_cells; i += 4) {
+        if (next) {
+            fetch_cells(next->keys, next->key_stride, 2 * n_key, *next, i, 4);
         }
-        for (size_t d = 0; d < part.n_key; d += 8) {
-            const __m256 k = halves(key + 2 * d);
-#pragma GCC unroll 4
+        const char * keys[4];
+        __m256       acc[N][4];
+        for (size_t c = 0; c < 4; c++) {
+            keys[c] = part.keys + part.cells[i + c < n_cells ? i + c : n_cells - 1] * part.key_stride;
             for (size_t h = 0; h < N; h++) {
-                acc[h] = _mm256_fmadd_ps(k, _mm256_loadu_ps(query(part, head + h) + d), acc[h]);
+                acc[h][c] = _mm256_setzero_ps();
+            }
+        }
+        for (size_t d = 0; d < n_key; d += 8) {
+#pragma GCC unroll 4
+            for (size_t c = 0; c < 4; c++) {
+                const __m256 k = halves(keys[c] + 2 * d);
+#pragma GCC unroll 4
+                for (size_t h = 0; h < N; h++) {
+                    acc[h][c] = _mm256_fmadd_ps(k, _mm256_loadu_ps(queries[h] + d), acc[h][c]);
+                }
             }
         }
         for (size_t h = 0; h < N; h++) {
-            w.of[h][i] = add_lanes(acc[h]) * part.scale + part.bias[i];
+            _mm_store_ps(w.of[h] + i, _mm_fmadd_ps(add_lanes_of_four(acc[h]), scale, _mm_loadu_ps(part.bias + i)));
         }
     }
 }
@@ -122,7 +143,11 @@ template <size_t N, size_t REGISTERS> KOLLAMA_INLINE void add_values(const atten
                 acc[h][r] = _mm256_setzero_ps();
             }
         }
+        const attention_part * next = head == 0 && d == 0 ? part.next : nullptr;
         for (size_t i = 0; i < part.n_cells; i++) {
+            if (next) {
+                fetch_cells(next->values, next->value_stride, 2 * part.n_value, *next, i, 1);
+            }
             const char * value = part.values + part.cells[i] * part.value_stride + 2 * d;
 #pragma GCC unroll 4
             for (size_t r = 0; r < REGISTERS; r++) {
@@ -171,7 +196,10 @@ size_t list_cells_avx2(const uint16_t * mask, size_t n, uint32_t * cells, float 
 void attend_avx2(const attention_part & part) {
     weights_of_part w;
     size_t          head = 0;
-    fetch_part(part);
+    if (part.is_first) {
+        fetch_cells(part.keys, part.key_stride, 2 * part.n_key, part, 0, part.n_cells);
+        fetch_cells(part.values, part.value_stride, 2 * part.n_value, part, 0, part.n_cells);
+    }
     for (; head + 4 <= part.n_heads; head += 4) {
         attend_heads<4>(part, head, w);
     }

@@ -6,7 +6,6 @@ it is made of, for control of every token.
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from ._core.context import Context
@@ -143,7 +142,3 @@ if not TYPE_CHECKING:
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})
-
-
-# A library is silent until its user asks for its log.
-logging.getLogger("kollama").addHandler(logging.NullHandler())

@@ -34,7 +34,7 @@ class Token:
     top_logprobs: list[tuple[int, float]] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Usage:
     """Token counts. `reused_tokens` of the prompt were in memory already and cost nothing.
 
@@ -53,7 +53,7 @@ class Usage:
         return self.prompt_tokens + self.completion_tokens
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Timings:
     """Seconds from the start to the first token, and from there to the last."""
 
@@ -61,7 +61,7 @@ class Timings:
     generate_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Completion:
     """A finished generation.
 
@@ -82,7 +82,7 @@ class Completion:
     top_logprobs: list[list[tuple[int, float]]] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Device:
     """Something that computes: a CPU, a GPU, or an accelerator library such as a BLAS.
 

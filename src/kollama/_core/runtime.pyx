@@ -1,7 +1,6 @@
 """Libraries, devices, logs, and the one place where a status becomes an exception."""
 
 import atexit
-import logging
 import os
 import sys
 import threading
@@ -16,7 +15,7 @@ from kollama.types import Device
 
 cdef int SLICE_MS = 20
 
-_logger = logging.getLogger("kollama")
+cdef object _logger = None
 cdef bint _initialised = False
 _init_lock = threading.RLock()
 _plugins = []
@@ -127,9 +126,23 @@ def _libraries():
     return cpu, others
 
 
+cdef object _log():
+    """``logging.getLogger("kollama")``, silent until a user asks for it.
+
+    A fifth of `import kollama` was the import of logging, which many programs do without.
+    """
+    global _logger
+    if _logger is None:
+        import logging
+
+        _logger = logging.getLogger("kollama")
+        _logger.addHandler(logging.NullHandler())
+    return _logger
+
+
 def ensure_initialised():
     """Loads the backends once. Called by whatever needs one, not by the import."""
-    kollama_log_set_level(_logger.getEffectiveLevel())
+    kollama_log_set_level(_log().getEffectiveLevel())
     if not _initialised:
         with _init_lock:
             if not _initialised:
@@ -183,7 +196,7 @@ def _load_plugins():
                 plugin.library = None
                 plugin.problem = explain(kollama_last_error().decode("utf-8", "replace"))
         if plugin.problem is not None:
-            _logger.warning("backend plugin %s is not loaded: %s", plugin, plugin.problem)
+            _log().warning("backend plugin %s is not loaded: %s", plugin, plugin.problem)
 
 
 def _after_fork():
@@ -205,7 +218,7 @@ def drain_logs():
         length = kollama_log_pop(line, sizeof(line), &level)
         if length < 0:
             return
-        _logger.log(level, "%s", line[:length].decode("utf-8", "replace"))
+        _log().log(level, "%s", line[:length].decode("utf-8", "replace"))
 
 
 def devices():
