@@ -13,7 +13,7 @@ import pytest
 import kollama
 from kollama._core.runtime import llama_version
 from kollama.backends import GROUP, find_plugins, no_gpu, no_rpc
-from kollama.types import Plugin
+from kollama.machine import Plugin
 
 OURS = next(line for line in (Path(__file__).parent.parent / "cmake" / "fetch_llama_cpp.py").read_text().splitlines()
              if line.startswith("COMMIT = ")).split('"')[1]

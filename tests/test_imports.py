@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "kollama"
 # Lowest first. A module may import its own layer and those below; a folder stands for all in it.
 # Only `kollama` itself, the package's __init__.py, is named without what is below it.
 LAYERS = (
-    ("errors", "types", "params", "progress", "unicode", "files", "schemas", "structured",
+    ("errors", "types", "machine", "params", "progress", "unicode", "files", "schemas", "structured",
      "sampling", "samplers", "chain", "deadline", "turn", "signature", "backends", "servers"),
     ("_core", "legacy_cache"),
     ("adapters", "control_vectors", "generate", "chat", "chat_format", "chat_builtin",

@@ -76,6 +76,43 @@ def test_size_budget(tmp_path: Path) -> None:
         content.check_size(file, 1.0)
 
 
+HAS_GCC = (platform.system() == "Linux" and platform.machine() in ("x86_64", "aarch64")
+           and bool(shutil.which("g++")) and platform.libc_ver()[0] == "glibc")
+
+
+@pytest.mark.skipif(not HAS_GCC, reason="for GCC on Linux with glibc")
+@pytest.mark.parametrize(("wrong", "reason"), [
+    ("", ""),
+    ("-g", "not stripped"),
+    ("-Wl,-rpath,/opt", "with a path"),
+    ("base", "not linked with kollama's ggml"),
+    ("kollama/__init__.py", "kollama/__init__.py|'kollama'"),
+    ("kollama_rpc/libkollama-ggml-base.so", "libkollama-ggml-base"),
+])
+def test_a_plugin(tmp_path: Path, wrong: str, reason: str) -> None:
+    def link(name: str, *options: str) -> Path:
+        subprocess.run(["gcc", "-shared", "-nostdlib", "-x", "c", "/dev/null", "-o", tmp_path / name,
+                        f"-Wl,-soname,{name}", *options], check=True)
+        return tmp_path / name
+
+    base = link("libkollama-ggml-base.so")
+    options = [] if wrong == "-g" else ["-s"]
+    if wrong != "base":
+        options += ["-Wl,--no-as-needed", f"-L{tmp_path}", "-x", "none", str(base)]
+    library = link("libkollama-ggml-rpc.so", *options, *([wrong] if wrong.startswith("-Wl") else []))
+    wheel = tmp_path / "kollama_rpc-1.0-py3-none-manylinux_2_28_x86_64.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.write(library, "kollama_rpc/libkollama-ggml-rpc.so")
+        archive.writestr("kollama_rpc-1.0.dist-info/licenses/LICENSES/llama.cpp.txt", "")
+        if "/" in wrong and not wrong.startswith("-"):
+            archive.writestr(wrong, "")
+    if reason:
+        with pytest.raises(AssertionError, match=reason):
+            content.check_plugin(wheel, tmp_path)
+    else:
+        content.check_plugin(wheel, tmp_path)
+
+
 # Each line asks for what GCC 12 or glibc 2.36 has and glibc 2.28 had not: std::filesystem in libstdc++.so,
 # stat, threads in libc, log2 with a new version, a wait by the steady clock, random numbers.
 NEWER = r"""
@@ -112,9 +149,7 @@ extern "C" __attribute__((visibility("default"))) int tries(const char * folder,
 """
 
 
-@pytest.mark.skipif(platform.system() != "Linux" or platform.machine() not in ("x86_64", "aarch64")
-                    or not shutil.which("g++") or platform.libc_ver()[0] != "glibc",
-                    reason="for GCC on Linux with glibc")
+@pytest.mark.skipif(not HAS_GCC, reason="for GCC on Linux with glibc")
 def test_what_is_linked_runs_on_an_older_linux(tmp_path: Path) -> None:
     subprocess.run([sys.executable, WHEELS / "old_glibc.py", tmp_path / "old"], check=True, capture_output=True)
     source, library = tmp_path / "newer.cpp", tmp_path / "libnewer.so"

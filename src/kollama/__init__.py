@@ -37,7 +37,7 @@ from .errors import (
 )
 from .generate import Generation
 from .llm import LLM
-from .types import Completion, Device, Plugin, Timings, Token, Usage
+from .types import Completion, Timings, Token, Usage
 
 if TYPE_CHECKING:
     from . import samplers
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from .chat_registry import chat_formats, register_chat_format
     from .control_vectors import load_control_vector
     from .inspection import FileInfo, TensorInfo, VocabularyInfo, inspect
+    from .machine import Device, Plugin
     from .quantization import Quantization, QuantizedTensor, quantize
 
     __version__: str
@@ -110,8 +111,10 @@ if not TYPE_CHECKING:
     _LATER = {
         "AsyncGeneration": "aio",
         "ChatFormat": "chat_format",
+        "Device": "machine",
         "FileInfo": "inspection",
         "Mark": "chat_format",
+        "Plugin": "machine",
         "Quantization": "quantization",
         "QuantizedTensor": "quantization",
         "Special": "chat_format",

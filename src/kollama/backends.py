@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from .types import Plugin
+from .machine import Plugin
 
 __all__ = ["GROUP", "explain", "find_plugins", "no_gpu", "no_rpc"]
 

@@ -1,4 +1,4 @@
-"""Plain values that calls return."""
+"""Plain values that generations return; those of the machine are in machine.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Completion", "Device", "FinishReason", "Plugin", "Timings", "Token", "Usage"]
+__all__ = ["Completion", "FinishReason", "Timings", "Token", "Usage"]
 
 # A union of two: stubtest takes an alias of one Literal for an error.
 FinishReason = Literal["stop", "eos"] | Literal["length", "cancelled"]  # noqa: PYI030
@@ -80,38 +80,3 @@ class Completion:
     incomplete: bytes = b""
     logprobs: NDArray[np.float32] | None = None
     top_logprobs: list[list[tuple[int, float]]] | None = None
-
-
-@dataclass(frozen=True)
-class Device:
-    """Something that computes: a CPU, a GPU, or an accelerator library such as a BLAS.
-
-    `type` is "cpu", "gpu", "igpu" (shares the machine's memory) or "accel"; memory is in bytes.
-    """
-
-    name: str
-    description: str
-    backend: str
-    type: str
-    memory_free: int
-    memory_total: int
-
-
-@dataclass(slots=True)
-class Plugin:
-    """A package that brings a backend library, such as kollama-cuda.
-
-    `library` is the path of what was loaded, `problem` why nothing was: one of them is None.
-    `n_devices` are those that it found; a plugin that finds none is of no use here, but for "rpc",
-    whose devices are the servers that a Model names.
-    """
-
-    name: str
-    package: str
-    version: str
-    library: str | None = None
-    problem: str | None = None
-    n_devices: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.package} {self.version}".rstrip()

@@ -2,7 +2,7 @@ from collections.abc import Callable, Iterable
 from os import PathLike
 from typing import Literal, final
 
-from kollama.types import Device, Plugin
+from kollama.machine import Device, Plugin
 
 __pyx_capi__: dict[str, object]
 

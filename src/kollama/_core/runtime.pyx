@@ -11,7 +11,6 @@ from kollama._core.capi cimport *
 
 from kollama import errors
 from kollama.progress import progress_bar
-from kollama.types import Device
 
 cdef int SLICE_MS = 20
 
@@ -227,6 +226,8 @@ def devices():
     Returns:
         list of Device
     """
+    from kollama.machine import Device
+
     ensure_initialised()
     cdef kollama_device device
     cdef size_t i
