@@ -1,8 +1,9 @@
 """Perplexity of Korean text with kollama's own kernels and with ggml's (`KOLLAMA_PRODUCTS=0`).
 
-What differs is the order of sums, and so now and then the rounding of an activation: the two should
-agree to three decimals. Tokens are read so many at a time (16: the kernels of prompts; 1: those of
-generation), and the last of them is judged by the logits of the step before.
+What differs is the order of sums, and so now and then the rounding of an activation, which a deep
+model makes grow: RESULTS.md sets it beside ggml with and without its flash attention. Tokens are
+read so many at a time (16: the kernels of prompts; 1: those of generation), and after each step the
+next one is judged by its logits.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def child(products: str, path: Path, args: argparse.Namespace) -> list[float]:
 
 
 def nats_of(path: Path, args: argparse.Namespace) -> list[float]:
-    """-log p of a token after each step, by the logits of the step."""
+    """-log p of the token after each step."""
     found = []
     with kollama.Model(path) as model, model.context(n_ctx=args.n_ctx) as context:
         ids = model.tokenizer.encode(args.text.read_text("utf-8"))[:args.limit]

@@ -110,7 +110,8 @@ FEW = 8  # csrc/products/product.h
 def test_few_columns_are_what_one_is(models: dict[str, Path], has_products: bool, name: str, n_read: int) -> None:
     """Logits do not depend on how many tokens are read at a time, up to FEW: what drafting rests on.
 
-    With quantized weights up to 63, where ggml's attention takes its tiles from. From 512 tokens on ggml reads the K/V memory of a single row in parts.
+    With quantized weights up to 63: from 64 on ggml's own attention takes them. From 512 tokens on
+    it reads the K/V memory of a single row in parts.
     """
     if not has_products:
         pytest.skip("this CPU has none of the instruction sets")

@@ -49,8 +49,8 @@ struct attention_part {
     const char *     queries;
     size_t           query_stride, n_heads; // bytes from head to head
     float            scale;
-    bool                   is_first; // nothing of it was asked for yet
-    const attention_part * next;     // to be asked for meanwhile, or null
+    bool             is_first; // nothing of it was asked for yet
+    const attention_part * next; // to be asked for meanwhile, or null
     char *           out; // for each head: n_value weighted sums of values, the largest score, the sum of weights
     size_t           out_stride;
 };
