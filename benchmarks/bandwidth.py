@@ -1,7 +1,8 @@
 """How much of the memory's read bandwidth generation uses.
 
-In turns: as many threads as generation has each read a share of 2 GB of floats (a dot product of
-NumPy's, whose sums are faster than the memory), and a model generates. What a token reads is
+As many threads as generation has each read a share of 2 GB of floats (a dot product of NumPy's,
+whose sums are faster than the memory), before and behind each generation, for as long as that
+took: a machine that others use too is as fast for one as for the other. What a token reads is
 taken to be all weights but the embeddings, where these are not the output's too.
 """
 
@@ -24,7 +25,6 @@ import numpy as np
 import kollama
 
 N_BYTES = 2**31  # far beyond any cache
-REPEATS = 3  # the best of them
 
 
 def main() -> None:
@@ -38,13 +38,14 @@ def main() -> None:
         size = n_bytes_of_token(path)
         speeds, rates = [], []
         with kollama.LLM(path, n_ctx=args.tokens + 1, n_threads=args.threads) as llm:
+            start = time.perf_counter()
             generate.tokens_per_second(llm, args.tokens, "greedy")
+            duration = (time.perf_counter() - start) / 2
             for index in range(args.pairs):
-                if index % 2:
-                    speeds.append(generate.tokens_per_second(llm, args.tokens, "greedy"))
-                rates.append(read_rate(memory, args.threads))
-                if not index % 2:
-                    speeds.append(generate.tokens_per_second(llm, args.tokens, "greedy"))
+                before = read_rate(memory, args.threads, duration)
+                speeds.append(generate.tokens_per_second(llm, args.tokens, "greedy"))
+                behind = read_rate(memory, args.threads, duration)
+                rates.append((before + behind) / 2)
                 generate.progress(f"{path.name} {index + 1}/{args.pairs}")
         generate.progress("")
         ratios = [speed * size / rate for speed, rate in zip(speeds, rates, strict=True)]
@@ -71,10 +72,14 @@ def n_bytes_of_token(path: Path) -> int:
     return sum(tensors.values())
 
 
-def read_rate(memory: np.ndarray, n_threads: int) -> float:
-    """Bytes/s of the fastest of some runs."""
+def read_rate(memory: np.ndarray, n_threads: int, duration: float) -> float:
+    """Bytes/s over at least that many seconds."""
     shares = np.array_split(memory, n_threads)
-    return memory.nbytes / min(seconds(shares) for _ in range(REPEATS))
+    n, total = 0, 0.0
+    while total < duration:
+        total += seconds(shares)
+        n += 1
+    return n * memory.nbytes / total
 
 
 def seconds(shares: list[np.ndarray]) -> float:

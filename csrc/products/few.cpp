@@ -7,8 +7,9 @@
 namespace kollama {
 namespace {
 
-// Chunks for each thread: a thread that is held up leaves its share to the others.
-constexpr size_t CHUNKS = 8;
+// A thread takes this part of what is left of a share at a time, and in the end this part of a share: one that
+// is held up leaves most to the others, and all end at about the same time.
+constexpr size_t PART_OF_REST = 8, PART_OF_SHARE = 32;
 
 // Threads do not write to the same cache line.
 size_t whole_lines(size_t bytes) {
@@ -36,7 +37,8 @@ few_products::few_products(const product_kernels & kernels, const ggml_tensor * 
     type_(type_of(op)),
     n_columns_(static_cast<size_t>(ggml_nrows(op->src[1]))),
     n_blocks_(static_cast<size_t>(op->src[0]->ne[0]) / BLOCK),
-    tile_bytes_(whole_lines(n_columns_ * n_blocks_ * kernels.of[type_].column_block_bytes)) {
+    tile_bytes_(whole_lines(n_columns_ * n_blocks_ * kernels.of[type_].column_block_bytes)),
+    group_rows_(kernels.of[type_].few_rows) {
     add(op);
 }
 
@@ -46,8 +48,8 @@ bool few_products::shares_activations(const ggml_tensor * op) const {
 }
 
 void few_products::add(const ggml_tensor * op) {
-    matrices_.push_back({ op, 0 });
-    n_rows_ += static_cast<size_t>(op->src[0]->ne[1]);
+    matrices_.push_back({ op, n_groups_ });
+    n_groups_ += (static_cast<size_t>(op->src[0]->ne[1]) + group_rows_ - 1) / group_rows_;
 }
 
 bool few_products::writes_over(const ggml_tensor * op) const {
@@ -55,39 +57,67 @@ bool few_products::writes_over(const ggml_tensor * op) const {
 }
 
 void few_products::use(char * tiles, int n_threads) {
-    tiles_                = tiles;
-    const size_t share    = n_rows_ / (static_cast<size_t>(n_threads) * CHUNKS);
-    const size_t few_rows = kernels_->of[type_].few_rows;
-    chunk_rows_           = std::max<size_t>(1, share / few_rows) * few_rows;
-    n_chunks_          = 0;
-    for (matrix & m : matrices_) {
-        m.first_chunk = n_chunks_;
-        n_chunks_ += (static_cast<size_t>(m.op->src[0]->ne[1]) + chunk_rows_ - 1) / chunk_rows_;
+    tiles_    = tiles;
+    n_shares_ = static_cast<size_t>(n_threads);
+    least_    = std::max<size_t>(1, n_groups_ / (n_shares_ * PART_OF_SHARE));
+    shares_   = std::make_unique<share[]>(n_shares_);
+    for (size_t i = 0; i < n_shares_; i++) {
+        shares_[i].first = n_groups_ * i / n_shares_;
+        shares_[i].end   = n_groups_ * (i + 1) / n_shares_;
+    }
+}
+
+void few_products::begin() {
+    for (size_t i = 0; i < n_shares_; i++) {
+        shares_[i].next.store(shares_[i].first, std::memory_order_relaxed);
     }
 }
 
 // Each thread makes the tile for itself: that costs less than to wait for one that does it.
 void few_products::run(size_t i) {
-    size_t chunk = next_.fetch_add(1, std::memory_order_relaxed);
-    if (chunk >= n_chunks_) {
-        return;
-    }
-    char *       tile = tiles_ + i * tile_bytes_;
-    const auto * x    = static_cast<const float *>(matrices_[0].op->src[1]->data);
-    kernels_->of[type_].narrow_tile(x, n_blocks_ * BLOCK, n_columns_, n_blocks_, tile);
-    for (; chunk < n_chunks_; chunk = next_.fetch_add(1, std::memory_order_relaxed)) {
-        const auto after = std::find_if(matrices_.begin(), matrices_.end(), [&](const matrix & m) { return m.first_chunk > chunk; });
-        multiply(*(after - 1), chunk, tile);
+    char * tile    = tiles_ + i * tile_bytes_;
+    bool   is_made = false;
+    for (size_t turn = 0; turn < n_shares_; turn++) {
+        share & from = shares_[(i + turn) % n_shares_];
+        for (size_t first, end; take(from, first, end);) {
+            if (!is_made) {
+                const auto * x = static_cast<const float *>(matrices_[0].op->src[1]->data);
+                kernels_->of[type_].narrow_tile(x, n_blocks_ * BLOCK, n_columns_, n_blocks_, tile);
+                is_made = true;
+            }
+            multiply(first, end, tile);
+        }
     }
 }
 
-void few_products::multiply(const matrix & m, size_t chunk, const char * tile) const {
-    const ggml_tensor * weights = m.op->src[0];
-    const auto          n_rows  = static_cast<size_t>(weights->ne[1]);
-    const size_t        first   = (chunk - m.first_chunk) * chunk_rows_;
-    kernels_->of[type_of(m.op)].multiply_few(static_cast<const char *>(weights->data) + first * weights->nb[1], weights->nb[1],
-                                             std::min(chunk_rows_, n_rows - first), n_blocks_, tile, n_columns_,
-                                             static_cast<float *>(m.op->data) + first, n_rows);
+// The next of a share's groups, unless none is left.
+bool few_products::take(share & from, size_t & first, size_t & end) const {
+    first = from.next.load(std::memory_order_relaxed);
+    do {
+        if (first >= from.end) {
+            return false;
+        }
+        const size_t rest = from.end - first;
+        end               = first + std::min(rest, std::max(least_, rest / PART_OF_REST));
+    } while (!from.next.compare_exchange_weak(first, end, std::memory_order_relaxed));
+    return true;
+}
+
+void few_products::multiply(size_t first, size_t end, const char * tile) const {
+    for (size_t i = 0; i < matrices_.size(); i++) {
+        const ggml_tensor * op     = matrices_[i].op;
+        const size_t        begin  = matrices_[i].first_group;
+        const size_t        behind = i + 1 < matrices_.size() ? matrices_[i + 1].first_group : n_groups_;
+        const size_t        from = std::max(first, begin), to = std::min(end, behind);
+        if (from >= to) {
+            continue;
+        }
+        const auto   n_rows = static_cast<size_t>(op->src[0]->ne[1]);
+        const size_t row    = (from - begin) * group_rows_;
+        kernels_->of[type_of(op)].multiply_few(static_cast<const char *>(op->src[0]->data) + row * op->src[0]->nb[1], op->src[0]->nb[1],
+                                               std::min((to - from) * group_rows_, n_rows - row), n_blocks_, tile, n_columns_,
+                                               static_cast<float *>(op->data) + row, n_rows);
+    }
 }
 
 } // namespace kollama

@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <memory>
 #include <vector>
 
 namespace kollama {
@@ -27,24 +28,32 @@ class few_products {
     void   use(char * tiles, int n_threads);
 
     // Before each time that threads call run(), which all of them do, the i-th with i.
-    void begin() { next_.store(0, std::memory_order_relaxed); }
+    void begin();
     void run(size_t i);
 
   private:
     struct matrix {
         const ggml_tensor * op;
-        size_t              first_chunk;
+        size_t              first_group; // of few_rows rows each, counted over all matrices
     };
 
-    void multiply(const matrix & m, size_t chunk, const char * tile) const;
+    // Groups that one thread takes in their order, since what it has asked the memory for goes on into the next.
+    // The others take what is left of them when they have done their own.
+    struct alignas(64) share { // threads do not write to the same cache line
+        std::atomic<size_t> next;
+        size_t              first, end;
+    };
 
-    const product_kernels * kernels_;
-    std::vector<matrix>     matrices_;
-    product_type            type_; // of the first; the others' tiles are alike
-    size_t                  n_columns_, n_blocks_, tile_bytes_;
-    size_t                  n_rows_ = 0, chunk_rows_ = 0, n_chunks_ = 0;
-    char *                  tiles_ = nullptr;
-    std::atomic<size_t>     next_{ 0 };
+    bool take(share & from, size_t & first, size_t & end) const;
+    void multiply(size_t first, size_t end, const char * tile) const; // of groups
+
+    const product_kernels *  kernels_;
+    std::vector<matrix>      matrices_;
+    product_type             type_; // of the first; the others' tiles are alike
+    size_t                   n_columns_, n_blocks_, tile_bytes_, group_rows_;
+    size_t                   n_groups_ = 0, n_shares_ = 0, least_ = 0; // least_: groups that are taken at once
+    std::unique_ptr<share[]> shares_;
+    char *                   tiles_ = nullptr;
 };
 
 } // namespace kollama
