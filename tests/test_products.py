@@ -131,6 +131,22 @@ def test_few_columns_are_what_one_is(models: dict[str, Path], has_products: bool
         np.testing.assert_array_equal(here, there)
 
 
+@pytest.mark.parametrize("name", TYPES)
+def test_threads_do_not_change_a_row(models: dict[str, Path], has_products: bool, name: str) -> None:
+    """However many share the rows of one product: also more than it has groups of rows."""
+    if not has_products:
+        pytest.skip("this CPU has none of the instruction sets")
+    rows = []
+    with kollama.Model(models[name]) as model:
+        for n_threads in (1, 2, 3, 7, 48):
+            with model.context(n_ctx=64, n_threads=n_threads) as context, context.sequence() as sequence:
+                for token in (1, 10, 100, 200):
+                    sequence.append([token])
+                rows.append(np.array(sequence.logits))
+    for row in rows[1:]:
+        np.testing.assert_array_equal(row, rows[0])
+
+
 def test_q4_0_stays_as_it_lies(models: dict[str, Path], has_products: bool) -> None:
     if not has_products:
         pytest.skip("this CPU has none of the instruction sets")
