@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "kollama"
 # Only `kollama` itself, the package's __init__.py, is named without what is below it.
 LAYERS = (
     ("errors", "types", "machine", "params", "progress", "unicode", "files", "schemas", "structured",
-     "sampling", "samplers", "chain", "deadline", "turn", "signature", "backends", "servers"),
+     "sampling", "defaults", "samplers", "chain", "deadline", "turn", "signature", "backends", "servers"),
     ("_core", "legacy_cache"),
     ("adapters", "control_vectors", "generate", "chat", "chat_format", "chat_builtin",
      "chat_registry", "context_shift", "embed", "rerank", "slots", "together",
@@ -36,7 +36,7 @@ CYTHON_IMPORT = re.compile(
     r"^[ \t]*(?:from[ \t]+(?P<source>[.\w]+)[ \t]+)?c?import[ \t]*(?P<names>\([^)]*\)|[^#\n]+)",
     re.MULTILINE,
 )
-UNWANTED = ("argparse", "asyncio", "gguf", "hashlib", "huggingface_hub", "jinja2", "json",
+UNWANTED = ("argparse", "asyncio", "dataclasses", "gguf", "hashlib", "huggingface_hub", "jinja2", "json",
             "llguidance", "logging", "pathlib", "pydantic", "tqdm", "zipfile")
 
 

@@ -37,7 +37,6 @@ from .errors import (
 )
 from .generate import Generation
 from .llm import LLM
-from .types import Completion, Timings, Token, Usage
 
 if TYPE_CHECKING:
     from . import samplers
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
     from .inspection import FileInfo, TensorInfo, VocabularyInfo, inspect
     from .machine import Device, Plugin
     from .quantization import Quantization, QuantizedTensor, quantize
+    from .types import Completion, Timings, Token, Usage
 
     __version__: str
 
@@ -111,6 +111,7 @@ if not TYPE_CHECKING:
     _LATER = {
         "AsyncGeneration": "aio",
         "ChatFormat": "chat_format",
+        "Completion": "types",
         "Device": "machine",
         "FileInfo": "inspection",
         "Mark": "chat_format",
@@ -119,6 +120,9 @@ if not TYPE_CHECKING:
         "QuantizedTensor": "quantization",
         "Special": "chat_format",
         "TensorInfo": "inspection",
+        "Timings": "types",
+        "Token": "types",
+        "Usage": "types",
         "VocabularyInfo": "inspection",
         "chat_formats": "chat_registry",
         "inspect": "inspection",

@@ -22,11 +22,9 @@ from .errors import ArgumentError, ContextFullError, ModelNotFoundError
 from .generate import Generation, stop_strings
 from .params import INT32_MAX, boolean, integer, number
 from .rerank import rerank
-from .sampling import Sampling
 from .slots import Slots
 from .together import Together
 from .turn import waits_when_busy
-from .types import Completion
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +32,8 @@ if TYPE_CHECKING:
 
     from .chat_format import ChatFormat
     from .chat_registry import FormatLike
+    from .sampling import Sampling
+    from .types import Completion
 
     _Path = str | bytes | PathLike[str] | PathLike[bytes]
     _Prompt = str | bytes | Sequence[int] | NDArray[np.integer]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from .defaults import DEFAULTS
 from .errors import ArgumentError
 from .params import boolean, choice
 from .samplers import (
@@ -28,7 +29,6 @@ from .samplers import (
     TypicalP,
     Xtc,
 )
-from .sampling import DEFAULTS
 
 if TYPE_CHECKING:
     from .samplers import SamplerCallable

@@ -14,21 +14,20 @@ from ._core.sampler import Sampler
 from .deadline import Deadline, deadline_of
 from .errors import ArgumentError, BusyError, DeadlineError, TokenError
 from .params import INT32_MAX, integer
-from .sampling import Sampling
-from .types import Completion, FinishReason, Timings, Token, Usage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ._core.watch import Watch
     from .slots import Slots, Ticket
+    from .types import Completion, FinishReason, Token
 
-__all__ = ["Generation", "Sampling"]
+__all__ = ["Generation"]
 
 _T = TypeVar("_T")
 
 
-class Generation(Iterator[Token]):
+class Generation(Iterator["Token"]):
     """The tokens of one request, as they come: what `LLM.generate` and `LLM.chat` return.
 
     The request starts with the first token asked for. Closing it, by `close`, ``with`` or
@@ -261,6 +260,8 @@ class Generation(Iterator[Token]):
     @property
     def result(self) -> Completion:
         """The completion so far. finish_reason is "cancelled" where it did not run to its end."""
+        from .types import Completion, Timings, Usage  # not before a request: see generation.pyx
+
         usage, timings = Usage(len(self._prompt), 0, 0), Timings(0.0, 0.0)
         reason: FinishReason | None = None
         incomplete = b""

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 from .blocking import BlockingLLM, is_list
 from .deadline import Deadline, deadline_of
 from .errors import ClosedError
-from .sampling import Sampling
 from .signature import same_arguments
-from .types import Completion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +23,8 @@ if TYPE_CHECKING:
     from .aio import AsyncGeneration
     from .blocking import _Prompt, _Stop
     from .generate import Generation
+    from .sampling import Sampling
+    from .types import Completion
     from .watcher import Watcher
 
 __all__ = ["LLM"]

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from .defaults import BREAKERS
 from .errors import ArgumentError
 from .params import choice, integer, number
-from .sampling import BREAKERS
 from .structured import json_grammar, lark_grammar, regex_grammar
 
 if TYPE_CHECKING:

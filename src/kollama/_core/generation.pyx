@@ -13,7 +13,8 @@ from kollama._core.watch cimport Watch
 
 from kollama import params
 from kollama.errors import BusyError, DeadlineError
-from kollama.types import Timings, Token, Usage
+
+_Token = _Usage = _Timings = None  # the first stream gets them, see _import_types
 
 _FINISH = {
     KOLLAMA_FINISH_NONE: None,
@@ -57,6 +58,7 @@ cdef class TokenStream:
     def __cinit__(self, Sequence sequence not None, Sampler sampler not None, prompt, *,
                   max_tokens=None, list stop not None, ignore_eos=False, ahead=STREAM_AHEAD, top=0,
                   shift_at=None, n_keep=0, deadline=None, Watch watch=None, key=0):
+        _import_types()
         self._handle = NULL
         self._deadline = deadline
         self._sequence = sequence
@@ -149,8 +151,8 @@ cdef class TokenStream:
         top = None
         if event.n_top:
             top = [(event.top[i].token, event.top[i].logprob) for i in range(event.n_top)]
-        return Token(event.token, event.text[:event.length].decode("utf-8"), event.logprob,
-                     _FINISH[<int> event.finish], top)
+        return _Token(event.token, event.text[:event.length].decode("utf-8"), event.logprob,
+                      _FINISH[<int> event.finish], top)
 
     def look(self, for_end=False):
         """What there is, without waiting: one of the NEWS_ constants.
@@ -224,12 +226,21 @@ cdef class TokenStream:
         return self._stats if self._handle == NULL else _stats(self._handle)
 
 
+cdef void _import_types() except *:
+    # Data classes take as long as a quarter of `import kollama`.
+    global _Token, _Usage, _Timings
+    if _Token is None:
+        from kollama import types
+
+        _Usage, _Timings, _Token = types.Usage, types.Timings, types.Token
+
+
 cdef tuple _stats(kollama_generation * handle):
     cdef kollama_generation_stats stats
     kollama_generation_get_stats(handle, &stats)
-    usage = Usage(prompt_tokens=stats.n_prompt, completion_tokens=stats.n_generated,
-                  reused_tokens=stats.n_reused, drafted_tokens=stats.n_drafted,
-                  accepted_tokens=stats.n_accepted)
-    timings = Timings(stats.prompt_seconds, stats.generate_seconds)
+    usage = _Usage(prompt_tokens=stats.n_prompt, completion_tokens=stats.n_generated,
+                   reused_tokens=stats.n_reused, drafted_tokens=stats.n_drafted,
+                   accepted_tokens=stats.n_accepted)
+    timings = _Timings(stats.prompt_seconds, stats.generate_seconds)
     incomplete = stats.incomplete[:stats.incomplete_length]
     return usage, timings, _FINISH[<int> stats.finish], incomplete

@@ -11,7 +11,7 @@ from kollama._core.sequence cimport Sequence
 
 import numpy as np
 
-from kollama import params, sampling
+from kollama import defaults, params
 
 # kollama.samplers and what reads grammars are not imported before there is a Sampler: their many
 # small classes take half as long to make as all else of `import kollama`.
@@ -303,7 +303,7 @@ cdef class Sampler:
         shown = [f"{name}={value:g}" if isinstance(value, float) else f"{name}={value!r}"
                  for name, value in self._keywords.items()
                  if name in ("temperature", "top_k", "top_p", "min_p")
-                 or value != sampling.DEFAULTS[name]]
+                 or value != defaults.DEFAULTS[name]]
         return f"kollama.Sampler({', '.join(shown)}, seed={self.seed})"
 
 

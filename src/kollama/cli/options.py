@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ..defaults import DEFAULTS
 from ..demo import demo_model
 from ..llm import LLM
-from ..sampling import DEFAULTS
 
 __all__ = ["add_model_flags", "add_sampling_flags", "generation_options", "open_llm"]
 
