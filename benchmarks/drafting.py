@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import statistics
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import generate
+from outcome import Outcome, heading, tell
 
 import kollama
 
@@ -206,15 +205,15 @@ def main() -> None:
     print(
         "\n".join(
             [
-                f"- command: `python {shlex.join(sys.argv)}`",
-                f"- kollama {kollama.__version__}, llama.cpp {kollama.llama_version()}, {args.threads} threads",
+                heading(f"{args.threads} threads"),
                 f"- {args.pairs} pairs of {args.tokens} tokens, draft={args.draft}",
                 "",
                 "| model | text | without, t/s | with, t/s | ratio, median | min-max | target | guesses right | same text |",
                 "|---|---|--:|--:|--:|--:|--:|--:|--:|",
                 *(one.row() for one in series),
                 "",
-                verdict(series),
+                tell(Outcome(f"{one.model}, guessed tokens: {one.task}", one.target,
+                             tuple(pair.ratio for pair in one.pairs)) for one in series),
             ]
         )
     )
@@ -294,13 +293,6 @@ def measure_pair(
 def speed(done: kollama.Completion) -> float:
     """Tokens/s behind the first."""
     return (len(done.tokens) - 1) / done.timings.generate_seconds
-
-
-def verdict(series: list[Series]) -> str:
-    missed = [
-        f"{one.task} of {one.model} ({one.ratio:.2f})" for one in series if one.ratio < one.target
-    ]
-    return f"Below the target: {', '.join(missed)}." if missed else "No text is below its target."
 
 
 if __name__ == "__main__":

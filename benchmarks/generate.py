@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import llama_bench
+from outcome import Outcome, heading, tell
 
 import kollama
 from kollama.demo import demo_model
@@ -77,7 +78,9 @@ def main() -> None:
     series = []
     for model in models:
         series += measure_model(model, binary, args, runs)
-    print("\n".join([*header(runs, args), "", *table(series), "", verdict(series)]))
+    outcomes = [Outcome(f"{one.model}, {one.sampler}, over llama-bench", TARGET,
+                        tuple(pair.ratio for pair in one.pairs)) for one in series]
+    print("\n".join([*header(runs, args), "", *table(series), "", tell(outcomes)]))
     if args.json:
         args.json.write_text(json.dumps(raw(series, runs[0], args), indent=1) + "\n")
 
@@ -191,10 +194,8 @@ def header(runs: list[llama_bench.Measurement], args: argparse.Namespace) -> lis
     if run.commit not in kollama.llama_version():
         progress(f"warning: llama-bench is of commit {run.commit}\n")
     return [
-        f"- command: `python {shlex.join(sys.argv)}`",
+        heading(f"llama-bench of {run.commit}"),
         f"- CPU: {run.cpu}, {args.threads} threads",
-        f"- kollama {kollama.__version__}, llama.cpp {kollama.llama_version()}, "
-        f"llama-bench of {run.commit}",
         f"- llama-bench's first command: `{shlex.join(['llama-bench', *run.command[1:]])}`",
         f"- {args.pairs} pairs of {args.tokens} tokens; "
         f"target: median ratio kollama / llama-bench >= {TARGET}",
@@ -208,14 +209,6 @@ def table(series: list[Series]) -> list[str]:
         "|---|---|--:|--:|--:|--:|",
         *(one.row() for one in series),
     ]
-
-
-def verdict(series: list[Series]) -> str:
-    missed = [f"{one.model} {one.sampler} ({one.ratio:.3f})" for one in series
-              if one.ratio < TARGET]
-    if not missed:
-        return f"Target of {TARGET}: met by all."
-    return f"Target of {TARGET}: missed by {', '.join(missed)}."
 
 
 def raw(

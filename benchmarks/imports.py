@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import shlex
-import statistics
 import subprocess
 import sys
 
 import generate
-
-import kollama
+from outcome import Outcome, heading, tell
 
 REACH_MS = 30
 CODE = """
@@ -35,11 +32,13 @@ def main() -> None:
                                   text=True, check=True)
             if index >= 0:
                 times.append(float(done.stdout))
-    print(f"- command: `python {shlex.join(sys.argv)}`\n- kollama {kollama.__version__}, "
-          f"Python {sys.version.split()[0]}, {args.times} times each; to reach: {REACH_MS} ms\n\n"
-          "| import, NumPy being there | ms, median (range) |\n|---|--:|")
-    for name, times in found.items():
-        print(f"| `{name}` | {statistics.median(times):.1f} ({min(times):.1f}-{max(times):.1f}) |")
+    print(heading(f"Python {sys.version.split()[0]}, {args.times} times each"))
+    print("\n| import, NumPy being there | ms, median (range) |\n|---|--:|")
+    outcomes = [Outcome(f"import {name}, ms beyond NumPy's", REACH_MS, tuple(times), at_most=True,
+                        digits=1) for name, times in found.items()]
+    for name, outcome in zip(found, outcomes, strict=True):
+        print(f"| `{name}` | {outcome.spread()} |")
+    print(f"\n{tell(outcomes)}")
 
 
 if __name__ == "__main__":

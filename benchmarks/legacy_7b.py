@@ -21,6 +21,7 @@ from pathlib import Path
 
 import gguf
 import numpy as np
+from outcome import Outcome, heading, tell
 
 import kollama
 
@@ -31,6 +32,7 @@ Q4_0, Q6_K, F32 = 2, 14, 0
 FTYPE_Q4_0 = 2
 LIMIT_BYTES = 7 * 10**9
 GB = 1e9
+REACH_GB = 0.8
 
 
 def vocabulary() -> list[tuple[bytes, float]]:
@@ -199,6 +201,10 @@ def compare(arguments: argparse.Namespace) -> None:
     print(f"\n{how} of {LIMIT_BYTES / GB:.0f} GB: opened in {limited['open_s']:.1f} s, "
           f"{limited['prompt_tps']:.1f} and {limited['generate_tps']:.2f} tokens/s, "
           f"{limited['resident'] / GB:.2f} GB resident")
+    beyond = tuple((ours["resident"] - legacy.stat().st_size) / GB for ours, _ in pairs)
+    found = Outcome("7B q4_0 of 2023, n_ctx 1024: resident beyond its file, GB", REACH_GB, beyond,
+                    at_most=True)
+    print(f"\n{tell([found])}")
 
 
 ROWS = {
@@ -213,9 +219,9 @@ ROWS = {
 
 def report(legacy: Path, pairs: list[tuple[dict[str, float], dict[str, float]]]) -> None:
     size = legacy.stat().st_size
-    print(f"{legacy.name}: {size / GB:.2f} GB, {len(pairs)} pairs, "
-          f"{kollama.default_threads()} threads\n")
-    print("| | ggjt v3 | GGUF | median of ratios | range |\n|---|---|---|---|---|")
+    print(heading(f"{legacy.name}: {size / GB:.2f} GB, {len(pairs)} pairs, "
+                  f"{kollama.default_threads()} threads"))
+    print("\n| | ggjt v3 | GGUF | median of ratios | range |\n|---|---|---|---|---|")
     for key, title in ROWS.items():
         scale = GB if title.endswith("GB") else 1
         ours, theirs = (statistics.median(pair[i][key] for pair in pairs) / scale for i in (0, 1))

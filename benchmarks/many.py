@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import shlex
 import statistics
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from typing import Any
 
 import generate
 import llama_bench
+from outcome import Outcome, heading, tell
 
 import kollama
 
@@ -44,11 +44,12 @@ Speeds = dict[int, tuple[float, float]]  # by requests: tokens/s generated, and 
 def main() -> None:
     args = arguments()
     model = args.model or generate.installed_model()
-    print(f"- command: `python {shlex.join(sys.argv)}`\n- kollama {kollama.__version__}, llama.cpp "
-          f"{kollama.llama_version()}; {model.name}, {args.threads} threads, {args.pairs} pairs\n")
+    print(heading(f"{model.name}, {args.threads} threads, {args.pairs} pairs") + "\n")
+    outcomes: list[Outcome] = []
     cases = dict(zip(CASES, (batch, prefix, turn, gap, history), strict=True))
     for name in args.cases:
-        print("\n".join(cases[name](model, args)) + "\n", flush=True)
+        print("\n".join(cases[name](model, args, outcomes)) + "\n", flush=True)
+    print(tell(outcomes))
 
 
 def arguments() -> argparse.Namespace:
@@ -89,7 +90,7 @@ def spread(values: Iterable[float], digits: int = 2) -> str:
 # ---- llama-batched-bench -------------------------------------------------------------------------
 
 
-def batch(model: Path, args: argparse.Namespace) -> Iterable[str]:
+def batch(model: Path, args: argparse.Namespace, outcomes: list[Outcome]) -> Iterable[str]:
     binary = llama_bench.build(tool="llama-batched-bench")
     theirs: list[Speeds] = []
     ours: list[Speeds] = []
@@ -108,6 +109,12 @@ def batch(model: Path, args: argparse.Namespace) -> Iterable[str]:
         for n in N_PARALLEL:
             pairs = [(us[n][what], them[n][what]) for us, them in zip(ours, theirs, strict=True)]
             us, them = (statistics.median(side) for side in zip(*pairs, strict=True))
+            if n > 1:
+                outcomes.append(Outcome(f"{n} requests, {title}, over llama-batched-bench", 1,
+                                        tuple(a / b for a, b in pairs)))
+            if n == 8 and title == "generation":
+                outcomes.append(Outcome("8 requests, generation, over one", 3,
+                                        tuple(each[n][what] / each[1][what] for each in ours)))
             yield (f"| {title}, {n} | {them:.0f} | {us:.0f} | {spread(a / b for a, b in pairs)} "
                    f"| {spread(each[n][what] / each[1][what] for each in ours)} |")
 
@@ -139,7 +146,7 @@ def together(model: Path, args: argparse.Namespace) -> Speeds:
 # ---- a beginning that all share ------------------------------------------------------------------
 
 
-def prefix(model: Path, args: argparse.Namespace) -> Iterable[str]:
+def prefix(model: Path, args: argparse.Namespace, outcomes: list[Outcome]) -> Iterable[str]:
     n, n_own, n_shared = 32, 20, args.long // 2
     lines = []
     with kollama.Model(model) as weights:
@@ -150,6 +157,10 @@ def prefix(model: Path, args: argparse.Namespace) -> Iterable[str]:
                                  n_threads=args.threads) as llm:
                     found.append(share(llm, n, n_own, n_shared, args.generate // 2))
                 generate.progress(f"prefix, {n_parallel}: {index + 1}/{args.pairs}")
+            once = n_shared + n * n_own
+            outcomes.append(Outcome(f"tokens read for {n} requests with one beginning, {n_parallel} "
+                                    "places, over what they are without it", 1,
+                                    tuple(read / once for _, read in found), at_most=True))
             lines.append(f"| {n_parallel} | {max(read for _, read in found)} "
                          f"| {n * (n_shared + n_own)} | {spread(ratio for ratio, _ in found)} |")
     generate.progress("")
@@ -177,7 +188,7 @@ def share(llm: kollama.LLM, n: int, n_own: int, n_shared: int, max_tokens: int,
 # ---- the next turn of a chat ---------------------------------------------------------------------
 
 
-def turn(model: Path, args: argparse.Namespace) -> Iterable[str]:
+def turn(model: Path, args: argparse.Namespace, outcomes: list[Outcome]) -> Iterable[str]:
     ratios, firsts, new, n_prompt = [], [], [], 0
     with kollama.Model(model) as weights, kollama.LLM(
             weights, n_ctx=2 * args.long, n_threads=args.threads) as llm:
@@ -204,6 +215,8 @@ def turn(model: Path, args: argparse.Namespace) -> Iterable[str]:
     yield "|---|--:|--:|--:|--:|"
     yield (f"| {len(ratios)} chats | {n_prompt} | {spread(new, 0)} | {spread(firsts, 3)} "
            f"| {spread(ratios)} |")
+    outcomes.append(Outcome("a chat's next turn, to its first token, over the new tokens alone",
+                            1.1, tuple(ratios), at_most=True))
 
 
 def by_hand(weights: kollama.Model, ids: list[int], n_new: int, args: argparse.Namespace) -> float:
@@ -221,7 +234,7 @@ def by_hand(weights: kollama.Model, ids: list[int], n_new: int, args: argparse.N
 # ---- a stream beside a long prompt ---------------------------------------------------------------
 
 
-def gap(model: Path, args: argparse.Namespace) -> Iterable[str]:
+def gap(model: Path, args: argparse.Namespace, _: list[Outcome]) -> Iterable[str]:
     gaps, usual, over_parts = [], [], []
     with kollama.LLM(model, n_ctx=2 * args.long + 512, n_parallel=2,
                      n_threads=args.threads) as llm:
@@ -276,7 +289,7 @@ class Stream:
 # ---- a long history ------------------------------------------------------------------------------
 
 
-def history(_: Path, args: argparse.Namespace) -> Iterable[str]:
+def history(_: Path, args: argparse.Namespace, _outcomes: list[Outcome]) -> Iterable[str]:
     binary = llama_bench.build()
     path = small_model(llama_bench.ROOT / "build" / "small.gguf")
     n = 64

@@ -16,10 +16,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from generate import at_least, installed_models
+from outcome import Outcome, heading, tell
 
 import kollama
 
 SETTLE_S = 0.3
+REACH = 0.5
 
 
 def main() -> None:
@@ -32,9 +34,9 @@ def main() -> None:
     path = args.model or list(installed_models())[-1]
     cores = kollama.default_threads()
     share = cores / (cores + args.neighbours)
-    print(f"{path.name}, {cores} threads on {cores} cores, {args.neighbours} neighbours, "
-          f"{args.tokens} tokens; tokens/s\n\n"
-          "| | quiet | busy | quiet again | busy / fair share | again / quiet |\n"
+    print(heading(f"{path.name}, {cores} threads on {cores} cores, {args.neighbours} neighbours, "
+                  f"{args.tokens} tokens; tokens/s"))
+    print("\n| | quiet | busy | quiet again | busy / fair share | again / quiet |\n"
           "|---|--:|--:|--:|--:|--:|")
     rows = []
     with kollama.LLM(path, n_ctx=args.tokens + 1) as llm:
@@ -46,7 +48,11 @@ def main() -> None:
             after = speed(llm, args.tokens)
             rows.append((before, busy, after, busy / (before * share), after / before))
             print(line(str(index + 1), rows[-1]), flush=True)
-    print(line("median", tuple(map(statistics.median, zip(*rows, strict=True)))))
+    columns = tuple(zip(*rows, strict=True))
+    print(line("median", tuple(map(statistics.median, columns))))
+    outcome = Outcome(f"beside {args.neighbours} busy processes, of the fair share", REACH,
+                      columns[3])
+    print(f"\n{tell([outcome])}")
 
 
 def speed(llm: kollama.LLM, n: int) -> float:

@@ -20,6 +20,7 @@ from pathlib import Path
 import compare
 import generate
 import numpy as np
+from outcome import heading
 
 import kollama
 
@@ -33,10 +34,8 @@ def main() -> None:
         print(json.dumps(nats_of(args.model, args)))
         return
     base = args.model or generate.installed_model()
-    print(f"- command: `python {shlex.join(sys.argv)}`\n- kollama {kollama.__version__}, llama.cpp "
-          f"{kollama.llama_version()}; {args.text.name}, {args.n_ctx} tokens of context, "
-          f"{args.step} at a time\n")
-    print("| type | tokens judged | perplexity, ggml | kollama | difference "
+    print(heading(f"{args.text.name}, {args.n_ctx} tokens of context, {args.step} at a time"))
+    print("\n| type | tokens judged | perplexity, ggml | kollama | difference "
           "| nats of a token apart, mean and most |\n|---|--:|--:|--:|--:|--:|")
     for name, path in compare.models(base, args):
         theirs, ours = (np.array(child(products, path, args)) for products in SIDES.values())

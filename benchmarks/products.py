@@ -11,13 +11,13 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import shlex
 import statistics
 import sys
 from pathlib import Path
 
 import compare
 import generate
+from outcome import heading
 
 import kollama
 
@@ -25,9 +25,7 @@ import kollama
 def main() -> None:
     args = arguments()
     base = args.model or generate.installed_model()
-    print(f"- command: `python {shlex.join(sys.argv)}`\n- kollama {kollama.__version__}, llama.cpp "
-          f"{kollama.llama_version()}, {args.threads} threads, {args.pairs} pairs, "
-          f"{platform.machine()}\n")
+    print(heading(f"{args.threads} threads, {args.pairs} pairs, {platform.machine()}") + "\n")
     # Of each: its Python, and KOLLAMA_PRODUCTS.
     sides = {"ggml": (sys.executable, "0"), "kollama": (sys.executable, "")}
     if args.other:

@@ -20,7 +20,6 @@ import json
 import os
 import platform
 import re
-import shlex
 import statistics
 import sys
 import time
@@ -32,6 +31,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+from outcome import Outcome, heading, tell
 
 import kollama
 from kollama.demo import demo_model
@@ -42,6 +42,7 @@ PEERS = ("tokenizers", "sentencepiece", "llama_cpp")
 PART_BYTES = 1_000_000  # of one measurement
 DOCUMENT_BYTES = 64 << 10  # of encode_batch's larger texts
 WARM = 3
+REACH = {"one text, new, MB/s": 100.0, "decode, new, 1e6 tokens/s": 50.0}  # one thread
 LOAD = "load, ms"
 
 # The tests have the writer of SentencePiece's .model files: a GGUF's own .model is not at hand.
@@ -77,6 +78,7 @@ def main() -> None:
     if not lines:
         raise SystemExit(f"{args.text.name} has no text")
     print("\n".join(header(args, corpus, lines)))
+    outcomes = []
     gc.disable()  # as timeit does: no side pays for the garbage of another
     for path in ([args.json] if args.json else []) + (args.gguf or list(installed())):
         sides, notes = json_sides(path) if path == args.json else gguf_sides(path)
@@ -84,6 +86,9 @@ def main() -> None:
         rates = measure(sides, lines, args.pairs, path.name)
         batches = measure_batches(path, lines, args.pairs)
         print("\n".join(["", f"### {path.name}", "", *table(rates), "", *batches, "", *notes]))
+        outcomes += [Outcome(f"{path.name}, {measure}", reach, tuple(rates[measure]["kollama"]),
+                             digits=1) for measure, reach in REACH.items()]
+    print(f"\n{tell(outcomes)}")
 
 
 def arguments() -> argparse.Namespace:
@@ -124,10 +129,9 @@ def n_cores() -> int:
 def header(args: argparse.Namespace, corpus: bytes, lines: Work) -> list[str]:
     peers = [f"{name} {getattr(optional(name), '__version__', 'not installed')}" for name in PEERS]
     return [
-        f"- command: `python {shlex.join(sys.argv)}`",
+        heading(*peers),
         f"- {platform.system()} {platform.machine()}, {n_cores()} cores, "
         f"Python {platform.python_version()}",
-        f"- kollama {kollama.__version__}, llama.cpp {kollama.llama_version()}; {', '.join(peers)}",
         f"- {args.text.name}: {len(corpus) / 1e6:.2f} MB (1e6 bytes of UTF-8) in {len(lines)} "
         f"lines; {args.pairs} pairs, each of a part of {PART_BYTES / 1e6:.1f} MB",
     ]
