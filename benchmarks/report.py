@@ -91,10 +91,12 @@ def steps(args: argparse.Namespace) -> Iterable[Step]:
     yield Step("legacy", "A 7B file of 2023", ("legacy_7b.py", *pairs))
     yield Step("streaming-7b", "Streaming of a 7B",
                ("generate.py", seven[1], "--tokens", "24", *pairs))
+    yield Step("start-up", "Start-up", ("startup.py", seven[1], *pairs))
     yield Step("bandwidth", "A 7B and the memory",
                ("bandwidth.py", *seven, "--tokens", "16", *pairs))
     yield Step("many", "Many requests at once",
                ("many.py", q4_0, *pairs, "--cases", "batch", "prefix", "turn", "gap"))
+    yield Step("history", "A long history", ("many.py", "--cases", "history", "--pairs", "5"))
     yield Step("drafting", "Guessed tokens", ("drafting.py", q4_0, *pairs))
     yield Step("control", "Control from Python", ("control.py", small))
     yield Step("neighbours", "Busy neighbours",
