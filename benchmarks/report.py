@@ -138,8 +138,9 @@ def commit() -> str:
 
 
 def report(done: list[Step]) -> Iterable[str]:
-    yield f"*{cpu()}, {kollama.default_threads()} threads, {platform.system()}, Python "
-    yield f"{platform.python_version()}. Written by `python {shlex.join(sys.argv)}`.*"
+    words = [Path(word).name if word.startswith(os.sep) else word for word in sys.argv]
+    yield f"*{cpu()}, {kollama.default_threads()} threads, {platform.system()}."
+    yield f"Written by `python {shlex.join(words)}`.*"
     yield ""
     yield f"![each median over what is to be reached]({PLOT.name})"
     yield ""
@@ -169,6 +170,7 @@ def cpu() -> str:
 def draw(found: list[outcome.Outcome]) -> None:
     """Each median and range as a multiple of what is to be reached; right of 1 is reached."""
     pyplot = import_module("matplotlib.pyplot")
+    pyplot.rcParams["svg.fonttype"] = "none"  # text stays text, a tenth of the size
     figure, axis = pyplot.subplots(figsize=(9, 0.24 * len(found) + 1))
     for place, one in enumerate(reversed(found)):
         shares = sorted(one.reach / value if one.at_most else value / one.reach
