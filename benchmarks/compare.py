@@ -25,7 +25,7 @@ from pathlib import Path
 
 import generate
 import llama_bench
-from outcome import Outcome, heading, tell
+from outcome import Outcome, heading, spread, tell
 
 import kollama
 
@@ -189,10 +189,8 @@ def table(results: dict[str, Rounds], sides: Iterable[str], args: argparse.Names
         for name, rounds in results.items():
             speed = {side: median(rounds, measure, side) for side in (KOLLAMA, *others)}
             best = best_of(rounds, measure)
-            found = sorted(ratios(rounds, measure, best))
             lines.append(f"| {name} | " + " | ".join(f"{value:.0f}" for value in speed.values())
-                         + f" | {statistics.median(found):.2f} ({found[0]:.2f}-{found[-1]:.2f}), "
-                         f"{best} |")
+                         + f" | {spread(ratios(rounds, measure, best))}, {best} |")
         lines.append("")
     return lines[:-1]
 

@@ -28,7 +28,7 @@ from typing import Any
 
 import generate
 import llama_bench
-from outcome import Outcome, heading, tell
+from outcome import Outcome, heading, spread, tell
 
 import kollama
 
@@ -78,13 +78,6 @@ def seconds(call: Callable[..., object], *args: Any, **options: Any) -> float:
     start = time.perf_counter()
     call(*args, **options)
     return time.perf_counter() - start
-
-
-def spread(values: Iterable[float], digits: int = 2) -> str:
-    """Median (range)."""
-    found = sorted(values)
-    middle = statistics.median(found)
-    return f"{middle:.{digits}f} ({found[0]:.{digits}f}-{found[-1]:.{digits}f})"
 
 
 # ---- llama-batched-bench -------------------------------------------------------------------------

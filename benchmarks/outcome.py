@@ -36,12 +36,17 @@ class Outcome:
         return self.median <= self.reach if self.at_most else self.median >= self.reach
 
     def spread(self) -> str:
-        """Median (range)."""
-        numbers = (self.median, min(self.values), max(self.values))
-        return "{} ({}-{})".format(*(f"{value:.{self.digits}f}" for value in numbers))
+        return spread(self.values, self.digits)
 
     def goal(self) -> str:
         return f"{'≤' if self.at_most else '≥'} {self.reach:g}"
+
+
+def spread(values: Iterable[float], digits: int = 2) -> str:
+    """Median (range)."""
+    found = sorted(values)
+    middle = statistics.median(found)
+    return f"{middle:.{digits}f} ({found[0]:.{digits}f}-{found[-1]:.{digits}f})"
 
 
 def heading(*facts: str) -> str:

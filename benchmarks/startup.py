@@ -1,7 +1,8 @@
 """From nothing to the first token: a process that opens a model, beside llama.cpp's `llama-bench`.
 
-Both are whole processes, Python and its imports included, with their own default way of loading, a
-context of 512 tokens and one token computed. The file is in the page cache, as far as memory goes.
+Both are whole processes, Python and its imports included, with their own default way of loading,
+and compute one token; kollama has a context of 512 tokens, llama-bench one for that token. The file
+is in the page cache, as far as memory goes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import generate
 import llama_bench
-from outcome import Outcome, heading, tell
+from outcome import Outcome, heading, spread, tell
 
 import kollama
 
@@ -46,7 +47,7 @@ def main() -> None:
         generate.progress("")
         outcomes.append(Outcome(f"{path.name}, a process to its first token, time over "
                                 "llama-bench's", 1, tuple(a / b for a, b in pairs), at_most=True))
-        mine, other = (Outcome("", 0, side).spread() for side in zip(*pairs, strict=True))
+        mine, other = map(spread, zip(*pairs, strict=True))
         print(f"| {path.name} | {other} | {mine} | {outcomes[-1].spread()} |", flush=True)
     print(f"\n{tell(outcomes)}")
 
