@@ -257,7 +257,39 @@ void engine::retry(kollama_status status, const std::vector<batch_item> & items,
     }
 }
 
-void engine::advance(const std::vector<batch_item> & items, const std::vector<std::shared_ptr<generation>> & owners) {
+// By all threads: alone the engine's takes longer for some rows than all of them for a layer.
+void engine::scan_rows(std::vector<batch_item> & items, const std::vector<std::shared_ptr<generation>> & owners) {
+    std::vector<std::pair<batch_item *, const float *>> rows;
+    for (size_t i = 0; i < items.size(); i++) {
+        if (items[i].logits && owners[i]->samples_as_is()) {
+            rows.emplace_back(&items[i], logits_of(items[i]));
+        }
+    }
+    if (rows.size() < 2) {
+        return;
+    }
+    scans_.resize(std::max(scans_.size(), rows.size()));
+    std::atomic<size_t> next{ 0 };
+    crew_.run(pace_->threads(), [&](int32_t) noexcept {
+        for (size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < rows.size();) {
+            rows[i].first->scan = try_scan(rows[i].second, scans_[i]) ? &scans_[i] : nullptr;
+        }
+    });
+}
+
+// What fails here fails again, and is told, where the row is sampled from.
+bool engine::try_scan(const float * logits, row_scan & scan) const {
+    try {
+        scan.peak      = scan_row(logits, n_vocab_, scan.block_max);
+        scan.log_total = log_sum_exp(logits, n_vocab_, scan.peak.value);
+        return true;
+    } catch (const std::exception &) {
+        return false;
+    }
+}
+
+void engine::advance(std::vector<batch_item> & items, const std::vector<std::shared_ptr<generation>> & owners) {
+    guarded([&] { scan_rows(items, owners); });
     for (size_t i = 0; i < items.size(); i++) {
         const auto status = guarded([&] { owners[i]->advance(*this, mutex_, items[i]); });
         if (status != KOLLAMA_OK) {

@@ -41,16 +41,10 @@ void crew::join(engine & e) {
     members_[0]      = this_thread_id();
 }
 
-void crew::on_roll_call(ggml_tensor *, int ith, int, void * self) {
-    crew & c = *static_cast<crew *>(self);
-    if (ith > 0) { // the first is the caller, who only lends a hand
-        employer_of_this = c.employer_;
-        this_is_a_worker = true;
-        c.members_[ith]  = this_thread_id();
-    }
+void crew::on_run(ggml_tensor *, int ith, int, void * self) {
+    (*static_cast<crew *>(self)->work_)(ith);
 }
 
-// A graph of one operation that calls each thread of the pool: there is no other way to run code there.
 void crew::enlist(ggml_threadpool * pool, int32_t n_threads, engine & e) {
     employer_ = &e;
     pool_     = pool;
@@ -59,17 +53,31 @@ void crew::enlist(ggml_threadpool * pool, int32_t n_threads, engine & e) {
         return;
     }
     const size_t size = ggml_tensor_overhead() * 4 + ggml_graph_overhead_custom(8, false) + 1024;
-    const ggml_context_owner ctx(ggml_init({ size, nullptr, false }));
-    const ggml_backend_owner backend(ggml_backend_dev_init(cpu_device(), nullptr));
-    if (!ctx || !backend) {
+    ctx_.reset(ggml_init({ size, nullptr, false }));
+    backend_.reset(ggml_backend_dev_init(cpu_device(), nullptr));
+    if (!ctx_ || !backend_) {
         throw std::bad_alloc();
     }
-    cpu_function<decltype(ggml_backend_cpu_set_n_threads)>("ggml_backend_set_n_threads")(backend.get(), n_threads);
-    cpu_function<decltype(ggml_backend_cpu_set_threadpool)>("ggml_backend_cpu_set_threadpool")(backend.get(), pool);
-    ggml_cgraph * graph = ggml_new_graph_custom(ctx.get(), 8, false);
-    ggml_build_forward_expand(graph, ggml_custom_4d(ctx.get(), GGML_TYPE_F32, 1, 1, 1, 1, nullptr, 0, on_roll_call,
-                                                    GGML_N_TASKS_MAX, this));
-    if (ggml_backend_graph_compute(backend.get(), graph) != GGML_STATUS_SUCCESS) {
+    cpu_function<decltype(ggml_backend_cpu_set_threadpool)>("ggml_backend_cpu_set_threadpool")(backend_.get(), pool);
+    graph_ = ggml_new_graph_custom(ctx_.get(), 8, false);
+    ggml_build_forward_expand(graph_, ggml_custom_4d(ctx_.get(), GGML_TYPE_F32, 1, 1, 1, 1, nullptr, 0, on_run, GGML_N_TASKS_MAX, this));
+    run(n_threads, [this](int32_t i) {
+        if (i > 0) { // the first is the caller, who only lends a hand
+            employer_of_this = employer_;
+            this_is_a_worker = true;
+            members_[i]      = this_thread_id();
+        }
+    });
+}
+
+void crew::run(int32_t n_threads, const std::function<void(int32_t)> & work) {
+    if (n_threads == 1) {
+        work(0);
+        return;
+    }
+    work_ = &work;
+    cpu_function<decltype(ggml_backend_cpu_set_n_threads)>("ggml_backend_set_n_threads")(backend_.get(), n_threads);
+    if (ggml_backend_graph_compute(backend_.get(), graph_) != GGML_STATUS_SUCCESS) {
         throw failure(KOLLAMA_ERROR_ENGINE, "the compute threads do not answer");
     }
 }

@@ -98,6 +98,7 @@ struct batch_item {
     size_t          n_guesses = 0;   // its last tokens: not the sequence's until they are taken; see take_back_guesses
     int32_t         output    = -1;    // set by decode: index for logits_of
     bool            emptied   = false; // set by decode: it failed, and this memory could not go back
+    row_scan *      scan      = nullptr; // of the first row that it has logits of, where there is one
 };
 
 class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HANDLE_CONTEXT> {
@@ -229,7 +230,9 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     kollama_status try_step(std::vector<batch_item> & items, const std::vector<std::shared_ptr<generation>> & owners);
     void retry(kollama_status status, const std::vector<batch_item> & items,
                const std::vector<std::shared_ptr<generation>> & owners);
-    void advance(const std::vector<batch_item> & items, const std::vector<std::shared_ptr<generation>> & owners);
+    void advance(std::vector<batch_item> & items, const std::vector<std::shared_ptr<generation>> & owners);
+    void scan_rows(std::vector<batch_item> & items, const std::vector<std::shared_ptr<generation>> & owners);
+    bool try_scan(const float * logits, row_scan & scan) const;
     void finish(job & job, kollama_status status, std::string reason);
     void fail(generation & gen, kollama_status status); // with kollama_last_error()
     void check_open() const; // under the mutex; CLOSED or, after a failed assertion, ENGINE
@@ -292,6 +295,7 @@ class engine : public std::enable_shared_from_this<engine>, counted<KOLLAMA_HAND
     std::vector<llama_seq_id>   seq_ids_;
     std::vector<llama_seq_id *> seq_id_ptrs_;
     std::vector<int8_t>         outputs_;
+    std::vector<row_scan>       scans_;
 
     std::once_flag       eog_once_;
     std::vector<int32_t> eog_tokens_;

@@ -119,9 +119,9 @@ std::vector<int32_t> generation::in_memory() const {
     return tokens;
 }
 
-kollama_sampler::choice generation::sample(engine & e, float * logits) {
+kollama_sampler::choice generation::sample(engine & e, float * logits, row_scan * scan) {
     if (!ignore_eos) {
-        return sampler->sample(logits, e.n_vocab(), history, true, n_told);
+        return sampler->sample(logits, e.n_vocab(), history, true, n_told, scan);
     }
     masked.clear();
     for (int32_t id : e.eog_tokens()) {
@@ -214,7 +214,7 @@ void generation::advance(engine & e, std::mutex & mutex, const batch_item & item
 void generation::decide_all(engine & e, const batch_item & item, std::vector<event> & events) {
     size_t n_right = 0;
     for (;;) {
-        events.push_back(decide(e, e.logits_of(item, n_right)));
+        events.push_back(decide(e, e.logits_of(item, n_right), n_right == 0 ? item.scan : nullptr));
         const bool is_last  = events.back().finish != KOLLAMA_FINISH_NONE;
         const bool is_wrong = n_right < item.n_guesses && draft->guesses[n_right] != pending;
         if (is_last || is_wrong || n_right == item.n_guesses) {
@@ -228,7 +228,7 @@ void generation::decide_all(engine & e, const batch_item & item, std::vector<eve
     }
 }
 
-generation::event generation::decide(engine & e, float * logits) {
+generation::event generation::decide(engine & e, float * logits, row_scan * scan) {
     event event;
     if (n_top > 0) {
         look(logits, e.n_vocab());
@@ -238,7 +238,7 @@ generation::event generation::decide(engine & e, float * logits) {
         }
     }
     const bool                    sampled = sent < 0;
-    const kollama_sampler::choice chosen  = choose(e, logits);
+    const kollama_sampler::choice chosen  = choose(e, logits, scan);
     pending       = chosen.token;
     event.token   = chosen.token;
     event.logprob = chosen.logprob;
@@ -250,9 +250,9 @@ generation::event generation::decide(engine & e, float * logits) {
 }
 
 // The sampler's choice, or the token that was sent in its place.
-kollama_sampler::choice generation::choose(engine & e, float * logits) {
+kollama_sampler::choice generation::choose(engine & e, float * logits, row_scan * scan) {
     if (sent < 0) {
-        const kollama_sampler::choice chosen = sample(e, logits);
+        const kollama_sampler::choice chosen = sample(e, logits, scan);
         marks.push_back(sampler->here());
         return chosen;
     }

@@ -108,14 +108,15 @@ struct generation : counted<KOLLAMA_HANDLE_GENERATION> {
     void publish_all(std::vector<event> & events);
     void give_sampler_back();
 
-    // On the thread that chooses, without the mutex. May write into the logits.
-    event decide(engine & e, float * logits);
+    // On the thread that chooses, without the mutex. May write into the logits. scan: of them, or null.
+    event decide(engine & e, float * logits, row_scan * scan = nullptr);
 
     // Engine thread, without the mutex.
     void       begin(engine & e);
     bool       replace(engine & e, std::mutex & mutex); // true: and that was all for this step
     batch_item next_item(engine & e, size_t budget);
     size_t     n_guessable(const engine & e) const; // guesses that the next step has room for
+    bool       samples_as_is() const { return !calls_back && !ignore_eos && sent < 0; } // the next row, as llama.cpp gives it
     void       advance(engine & e, std::mutex & mutex, const batch_item & item);
 
   private:
@@ -123,8 +124,8 @@ struct generation : counted<KOLLAMA_HANDLE_GENERATION> {
     void                    look(const float * logits, size_t n_vocab); // fills top
     void                    shift(engine & e);
     std::vector<int32_t>    in_memory() const; // what is left of the history
-    kollama_sampler::choice choose(engine & e, float * logits);
-    kollama_sampler::choice sample(engine & e, float * logits); // may write into them
+    kollama_sampler::choice choose(engine & e, float * logits, row_scan * scan);
+    kollama_sampler::choice sample(engine & e, float * logits, row_scan * scan); // may write into them
     kollama_finish          take(engine & e, int32_t token); // fills text
     void                    decide_all(engine & e, const batch_item & item, std::vector<event> & events);
 };

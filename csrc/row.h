@@ -23,6 +23,13 @@ struct row_peak {
 // Throws KOLLAMA_ERROR_ARGUMENT where a logit is NaN or all are -inf.
 row_peak scan_row(const float * logits, size_t n, std::vector<float> & block_max);
 
+// What the two passes over a row find.
+struct row_scan {
+    std::vector<float> block_max;
+    row_peak           peak;
+    float              log_total = 0; // log_sum_exp
+};
+
 struct row_entry {
     int32_t id;
     float   logit;

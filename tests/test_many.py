@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import shutil
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 import tiny
@@ -210,6 +213,57 @@ def test_who_does_not_read_stops_nobody_else(llm: kollama.LLM) -> None:
         next(slow)
         assert len(list(llm.generate([8, 9], **options))) == 200
         assert len(list(slow)) == 199
+
+
+def mask_some(tokens: NDArray[np.int32], logits: NDArray[np.float32]) -> None:
+    logits[100:] = -np.inf
+
+
+DRAWN: list[dict[str, Any]] = [
+    {"temperature": 0},
+    {},
+    {"top_k": 0, "top_p": 0.5, "logprobs": 3},
+    {"temperature": 2.0, "top_k": 0, "top_p": 1.0, "min_p": 0.01},
+    {"repeat_penalty": 1.3},
+    {"grammar": "root ::= [a-z ]+"},
+    {"sampler": True},
+    {"ignore_eos": True},
+]
+
+
+def drawn(llm: kollama.LLM, requests: list[int]) -> list[list[tuple[int, float | None]]]:
+    streams = []
+    for i in requests:
+        options = {"sampler": kollama.Sampler.chain([mask_some])} if "sampler" in DRAWN[i] else {"seed": i, **DRAWN[i]}
+        streams.append(llm.generate([20 + i, *SYSTEM], max_tokens=20, **options))
+    begun = [next(stream) for stream in streams]
+    return [[(token.id, token.logprob) for token in (first, *stream)] for first, stream in zip(begun, streams, strict=True)]
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_each_draws_what_it_draws_alone(model: kollama.Model, n_threads: int) -> None:
+    """The rows of several streams are scanned by all threads, before each draws by its own rules."""
+    with kollama.LLM(model, n_ctx=256, n_parallel=8, n_threads=n_threads) as llm:
+        together = drawn(llm, list(range(len(DRAWN))))
+        for i, one in enumerate(together):
+            (alone,) = drawn(llm, [i])
+            assert [token for token, _ in one] == [token for token, _ in alone]
+            assert [logprob for _, logprob in one] == pytest.approx([logprob for _, logprob in alone], abs=1e-5)
+
+
+def test_a_row_of_nan_ends_its_own_stream_alone(tiny_path: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copy(tiny_path, tmp_path))
+    (embedding,) = (t for t in gguf.GGUFReader(path, "r+").tensors if t.name == "token_embd.weight")
+    embedding.data[77] = np.nan
+    embedding.data.base.flush()
+    with kollama.LLM(path, n_ctx=64, n_parallel=4, n_threads=2) as llm:
+        streams = [llm.generate([5, last], max_tokens=6, ignore_eos=False, temperature=0) for last in (8, 77, 9, 10)]
+        for stream, is_nan in zip(streams, (False, True, False, False), strict=True):
+            if is_nan:
+                with pytest.raises(kollama.ArgumentError, match="NaN"):
+                    list(stream)
+            else:
+                assert len(list(stream)) > 0
 
 
 # ---- lists of prompts ----------------------------------------------------------------------------

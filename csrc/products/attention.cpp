@@ -77,61 +77,80 @@ void attended_cells::list(size_t i, size_t n) {
     }
 }
 
-void attention::attend(size_t i) {
+void attention::attend(size_t i, size_t n_threads) {
     if (shares_parts()) {
-        attend_parts();
+        attend_parts(n_threads);
     } else {
         attend_rows(parts_ + i * ROWS_AT_ONCE * heads_of_group() * n_parts_ * out_bytes_);
     }
 }
 
-// n parts, of which make(j) is the j-th: the memory of each is asked for while the one before is computed.
-template <class MAKE> void attention::attend_in_turn(size_t n, const MAKE & make) const {
-    attention_part two[2];
-    for (size_t j = 0; j < n; j++) {
-        attention_part & part = two[j % 2];
-        if (j == 0) {
-            part          = make(0);
-            part.is_first = true;
-        }
-        if (j + 1 < n) {
-            two[(j + 1) % 2] = make(j + 1);
-            part.next        = &two[(j + 1) % 2];
-        }
+// What next(part) gives, until it is false: the memory of each part is asked for while the one before is computed.
+template <class NEXT> void attention::attend_in_turn(const NEXT & next) const {
+    attention_part two[2] = {};
+    bool           goes_on = next(two[0]);
+    two[0].is_first        = true;
+    for (size_t i = 0; goes_on; i++) {
+        attention_part & part = two[i % 2];
+        goes_on               = next(two[(i + 1) % 2]);
+        part.next             = goes_on ? &two[(i + 1) % 2] : nullptr;
         attend_avx2(part);
     }
 }
 
-void attention::attend_parts() {
-    for (size_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < n_groups_ * n_parts_;) {
-        const size_t group = i / n_parts_, part = i % n_parts_;
-        size_t       rows[FEW], n = 0;
-        for (size_t row = 0; row < n_rows_; row++) {
-            if (part < n_parts_of(row)) {
-                rows[n++] = row;
+// The next of n, unless fewer than n_left would be left behind it.
+bool attention::take(size_t & i, size_t n, size_t n_left) {
+    if (next_.load(std::memory_order_relaxed) + n_left >= n) {
+        return false;
+    }
+    i = next_.fetch_add(1, std::memory_order_relaxed);
+    return i < n;
+}
+
+// A part of all groups comes before the next part: the groups lie side by side in the memory.
+void attention::attend_parts(size_t n_threads) {
+    size_t n_parts = 0;
+    for (size_t row = 0; row < n_rows_; row++) {
+        n_parts = std::max(n_parts, n_parts_of(row));
+    }
+    const size_t n = n_parts * n_groups_;
+    for (size_t i; take(i, n, 0);) {
+        size_t row = 0;
+        attend_in_turn([&](attention_part & next) {
+            while (row == n_rows_ || i / n_groups_ >= n_parts_of(row)) {
+                if (row < n_rows_) {
+                    row++;
+                } else if (take(i, n, n_threads - 1)) { // in advance, and one is left for each of the others
+                    row = 0;
+                } else {
+                    return false;
+                }
             }
-        }
-        attend_in_turn(n, [&](size_t j) { return part_of(group, rows[j], part, at(rows[j], group * heads_of_group())); });
+            const size_t group = i % n_groups_;
+            next               = part_of(group, row, i / n_groups_, at(row, group * heads_of_group()));
+            row++;
+            return true;
+        });
     }
 }
 
 void attention::attend_rows(char * parts) {
     const size_t each = heads_of_group() * n_parts_ * out_bytes_; // bytes of a row
     const size_t n    = (n_rows_ + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
-    for (size_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < n_groups_ * n;) {
+    for (size_t i; take(i, n_groups_ * n, 0);) {
         const size_t group = i / n, first = i % n * ROWS_AT_ONCE, last = std::min(first + ROWS_AT_ONCE, n_rows_);
-        size_t       begin[ROWS_AT_ONCE + 1] = {}; // of each row's parts among those of all
-        for (size_t row = first; row < last; row++) {
-            begin[row - first + 1] = begin[row - first] + n_parts_of(row);
-        }
-        size_t r = 0; // of the part that is made, from the first on
-        attend_in_turn(begin[last - first], [&](size_t j) {
-            while (j >= begin[r + 1]) {
-                r++;
+        size_t       row = first, n_done = 0; // parts of the row
+        attend_in_turn([&](attention_part & next) {
+            for (; row < last && n_done == n_parts_of(row); n_done = 0) {
+                row++;
             }
-            return part_of(group, first + r, j - begin[r], parts + r * each);
+            if (row == last) {
+                return false;
+            }
+            next = part_of(group, row, n_done++, parts + (row - first) * each);
+            return true;
         });
-        for (size_t row = first; row < last; row++) {
+        for (row = first; row < last; row++) {
             for (size_t head = 0; head < heads_of_group(); head++) {
                 merge_head(row, group * heads_of_group() + head, parts + (row - first) * each + head * n_parts_ * out_bytes_);
             }
@@ -177,7 +196,7 @@ void attention::merge_head(size_t row, size_t head, const char * parts) const {
 #else
 
 void attended_cells::list(size_t, size_t) {}
-void attention::attend(size_t) {}
+void attention::attend(size_t, size_t) {}
 void attention::merge(size_t, size_t) const {}
 
 #endif

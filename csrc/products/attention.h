@@ -75,13 +75,14 @@ class attention {
     // Before each time that threads call them, the i-th of n with i. Where parts are shared, all come back from
     // attend before any merges.
     void begin() { next_.store(0, std::memory_order_relaxed); }
-    void attend(size_t i);
+    void attend(size_t i, size_t n);
     void merge(size_t i, size_t n) const;
 
   private:
-    void attend_parts();
+    bool take(size_t & i, size_t n, size_t n_left);
+    void attend_parts(size_t n_threads);
     void attend_rows(char * parts);
-    template <class MAKE> void attend_in_turn(size_t n, const MAKE & make) const;
+    template <class NEXT> void attend_in_turn(const NEXT & next) const;
     attention_part             part_of(size_t group, size_t row, size_t part, char * out) const;
     void merge_head(size_t row, size_t head, const char * parts) const;
     size_t heads_of_group() const { return n_heads_ / n_groups_; }

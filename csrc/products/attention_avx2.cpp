@@ -173,8 +173,8 @@ template <size_t N> void attend_heads(const attention_part & part, size_t head, 
         auto * out = reinterpret_cast<float *>(part.out + (head + h) * part.out_stride);
         weigh(w.of[h], part.n_cells, out[part.n_value], out[part.n_value + 1]);
     }
-    if (N <= 2 && part.n_value % 32 == 0) {
-        add_values<N, N <= 2 ? 4 : 2>(part, head, w);
+    if (N <= 3 && part.n_value % 32 == 0) {
+        add_values<N, N <= 3 ? 4 : 2>(part, head, w);
     } else {
         add_values<N, 2>(part, head, w);
     }
@@ -203,12 +203,10 @@ void attend_avx2(const attention_part & part) {
     for (; head + 4 <= part.n_heads; head += 4) {
         attend_heads<4>(part, head, w);
     }
-    if (head + 2 <= part.n_heads) {
-        attend_heads<2>(part, head, w);
-        head += 2;
-    }
-    if (head < part.n_heads) {
-        attend_heads<1>(part, head, w);
+    switch (part.n_heads - head) {
+        case 3: attend_heads<3>(part, head, w); break;
+        case 2: attend_heads<2>(part, head, w); break;
+        case 1: attend_heads<1>(part, head, w); break;
     }
 }
 

@@ -16,12 +16,6 @@ size_t whole_lines(size_t bytes) {
     return (bytes + 63) / 64 * 64;
 }
 
-bool overlap(const ggml_tensor * a, const ggml_tensor * b) {
-    const auto * first  = static_cast<const char *>(a->data);
-    const auto * second = static_cast<const char *>(b->data);
-    return first < second + ggml_nbytes(b) && second < first + ggml_nbytes(a);
-}
-
 product_type type_of(const ggml_tensor * op) {
     return static_cast<product_type>(product_type_of(op->src[0]->type));
 }

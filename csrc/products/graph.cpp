@@ -24,8 +24,8 @@ void on_list(ggml_tensor *, int ith, int nth, void * of) {
     static_cast<attended_cells *>(of)->list(static_cast<size_t>(ith), static_cast<size_t>(nth));
 }
 
-void on_attend(ggml_tensor *, int ith, int, void * of) {
-    static_cast<attention *>(of)->attend(static_cast<size_t>(ith));
+void on_attend(ggml_tensor *, int ith, int nth, void * of) {
+    static_cast<attention *>(of)->attend(static_cast<size_t>(ith), static_cast<size_t>(nth));
 }
 
 void on_merge(ggml_tensor *, int ith, int nth, void * of) {
@@ -34,12 +34,6 @@ void on_merge(ggml_tensor *, int ith, int nth, void * of) {
 
 bool computes(const ggml_tensor * node) {
     return (node->flags & GGML_TENSOR_FLAG_COMPUTE) && !ggml_op_is_empty(node->op);
-}
-
-bool overlap(const ggml_tensor * a, const ggml_tensor * b) {
-    const auto * first  = static_cast<const char *>(a->data);
-    const auto * second = static_cast<const char *>(b->data);
-    return !first || !second || (first < second + ggml_nbytes(b) && second < first + ggml_nbytes(a));
 }
 
 // Whether op gives the same when it is computed before node, which comes before it, and so does node.

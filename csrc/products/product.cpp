@@ -35,6 +35,12 @@ bool is_product(const ggml_tensor * op) {
            (!weights->buffer || ggml_backend_buffer_is_host(weights->buffer)); // as ggml has it in a file, not in an order of its own
 }
 
+bool overlap(const ggml_tensor * a, const ggml_tensor * b) {
+    const auto * first  = static_cast<const char *>(a->data);
+    const auto * second = static_cast<const char *>(b->data);
+    return !first || !second || (first < second + ggml_nbytes(b) && second < first + ggml_nbytes(a));
+}
+
 bool scratch::reserve(size_t size) {
     if (size <= size_) {
         return true;

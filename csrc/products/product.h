@@ -39,6 +39,9 @@ int product_type_of(ggml_type type);
 // Whether op is a product of weights of such a type, laid out as kernels read it.
 bool is_product(const ggml_tensor * op);
 
+// Whether they have memory in common, as far as that is known.
+bool overlap(const ggml_tensor * a, const ggml_tensor * b);
+
 class product {
   public:
     // Whether op is a product that kernels take.

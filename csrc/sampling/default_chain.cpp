@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 namespace {
 
@@ -119,8 +120,11 @@ int32_t kollama_sampler::choose_allowed(const float * logits, size_t n_vocab, co
 }
 
 kollama_sampler::choice kollama_sampler::sample(const float * logits, size_t n_vocab, const std::vector<int32_t> & tokens,
-                                                bool with_logprob, size_t n_known) {
-    const kollama::row_peak peak = kollama::scan_row(logits, n_vocab, block_max_);
+                                                bool with_logprob, size_t n_known, kollama::row_scan * scan) {
+    if (scan) {
+        std::swap(block_max_, scan->block_max);
+    }
+    const kollama::row_peak peak = scan ? scan->peak : kollama::scan_row(logits, n_vocab, block_max_);
     choice chosen = { -1, 0 };
     if (!chain) {
         chosen.token = choose_by_default(logits, n_vocab, peak);
@@ -130,7 +134,7 @@ kollama_sampler::choice kollama_sampler::sample(const float * logits, size_t n_v
         chosen.token = chain->choose(logits, n_vocab, tokens, n_known, rng);
     }
     if (with_logprob) {
-        chosen.logprob = logits[chosen.token] - kollama::log_sum_exp(logits, n_vocab, peak.value);
+        chosen.logprob = logits[chosen.token] - (scan ? scan->log_total : kollama::log_sum_exp(logits, n_vocab, peak.value));
     }
     return chosen;
 }

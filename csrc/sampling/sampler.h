@@ -41,8 +41,9 @@ struct kollama_sampler : kollama::counted<KOLLAMA_HANDLE_SAMPLER> {
 
     // Chooses from the row that follows tokens, and accepts what it chose. Not for two threads at
     // once. with_logprob costs a second pass. n_known: so many of the tokens are those of the latest
-    // call with what it chose, and need not be compared.
-    choice sample(const float * logits, size_t n_vocab, const std::vector<int32_t> & tokens, bool with_logprob, size_t n_known = 0);
+    // call with what it chose, and need not be compared. scan: of this row, where it was made already; used up.
+    choice sample(const float * logits, size_t n_vocab, const std::vector<int32_t> & tokens, bool with_logprob, size_t n_known = 0,
+                  kollama::row_scan * scan = nullptr);
 
     // After a sample: nothing but an end token can come.
     bool ended() const { return chain && chain->ended(); }
