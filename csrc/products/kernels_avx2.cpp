@@ -9,7 +9,8 @@ namespace kollama {
 namespace {
 
 struct simd {
-    static constexpr size_t ROWS = 8, FLOAT_COLUMNS = 4, FLOAT_REGISTERS = 3, MOST_SUMS = 8;
+    static constexpr size_t ROWS = 8, COLUMNS_AT_ONCE = 4, FLOAT_COLUMNS = 4, FLOAT_REGISTERS = 3, MOST_SUMS = 8;
+    template <product_type TYPE> static constexpr size_t GROUPS = format<TYPE>::MOST == 127 ? 1 : 2; // a product of Q8_0 takes two registers more
     using bytes  = __m256i;
     using floats = __m256;
 
@@ -28,7 +29,9 @@ struct simd {
         unpack_eight<TYPE>(blocks, weights);
     }
 
-    template <size_t AT> static KOLLAMA_INLINE floats halves(const char * const * blocks) { return halves_of<AT>(blocks); }
+    template <class... MINIMUM> static KOLLAMA_INLINE void scales(const char * const * blocks, floats & scale, MINIMUM &... minimum) {
+        scales_of(blocks, scale, minimum...);
+    }
 
     // start + the products of a block with one column, whose fours are STRIDE apart. MOST: the largest weight.
     template <size_t MOST, size_t STRIDE> static KOLLAMA_INLINE floats dot(const bytes * weights, const int8_t (*column)[4], int32_t start) {
@@ -51,10 +54,15 @@ struct simd {
         return sum;
     }
 
-    template <size_t MOST, size_t STRIDE> static KOLLAMA_INLINE bytes dot_unsigned(const bytes * weights, const int8_t (*column)[4], int32_t start) {
-        constexpr size_t TERMS = 32767 / (2 * 127 * MOST); // that 16 bits have room for
+    // Products that 16 bits have room for.
+    template <size_t MOST> static constexpr size_t fold() {
+        constexpr size_t TERMS = 32767 / (2 * 127 * MOST);
         static_assert(TERMS >= 4, "the weights are too large for this");
-        constexpr size_t FOLD = TERMS >= 8 ? 8 : 4;
+        return TERMS >= 8 ? 8 : 4;
+    }
+
+    template <size_t MOST, size_t STRIDE> static KOLLAMA_INLINE bytes dot_unsigned(const bytes * weights, const int8_t (*column)[4], int32_t start) {
+        constexpr size_t FOLD = fold<MOST>();
         const __m256i    ones = _mm256_set1_epi16(1);
         __m256i          sum  = _mm256_set1_epi32(start);
         for (size_t first = 0; first < BLOCK / 4; first += FOLD) {
@@ -68,6 +76,44 @@ struct simd {
         }
         return sum;
     }
+
+    // With fewer columns, and with what takes long to unpack, it is no faster: benchmarks/RESULTS.md.
+    template <product_type TYPE, size_t N> static constexpr bool THROUGH_MEMORY = N >= 4 && format<TYPE>::MOST == 15;
+
+    // Four bytes of a column for both registers of rows, and those of a row for all C columns: each is loaded once.
+    template <size_t MOST, size_t C, size_t STRIDE>
+    static KOLLAMA_INLINE void dots(const uint8_t (*q)[2 * ROWS][4], const int8_t (*columns)[4], bytes (*sums)[C]) {
+        constexpr size_t FOLD = fold<MOST>();
+        const __m256i    ones = _mm256_set1_epi16(1);
+#pragma GCC unroll 8
+        for (size_t first = 0; first < BLOCK / 4; first += FOLD) {
+            bytes part[2][C];
+#pragma GCC unroll 8
+            for (size_t j = first; j < first + FOLD; j++) {
+                bytes w[2] = { load_bytes(q[j][0]), load_bytes(q[j][ROWS]) };
+                asm("" : "+x"(w[0]), "+x"(w[1])); // and load each anew for every column
+#pragma GCC unroll 4
+                for (size_t c = 0; c < C; c++) {
+                    int32_t four;
+                    std::memcpy(&four, columns[j * STRIDE + c], 4);
+                    const bytes column = _mm256_set1_epi32(four);
+                    for (size_t g = 0; g < 2; g++) {
+                        const bytes pairs = _mm256_maddubs_epi16(w[g], column);
+                        part[g][c]        = j == first ? pairs : _mm256_add_epi16(part[g][c], pairs);
+                        asm("" : "+x"(part[g][c])); // GCC would keep all products, and add them up in the end
+                    }
+                }
+            }
+            for (size_t g = 0; g < 2; g++) {
+                for (size_t c = 0; c < C; c++) {
+                    const bytes sum = _mm256_madd_epi16(part[g][c], ones);
+                    sums[g][c]      = first == 0 ? sum : _mm256_add_epi32(sums[g][c], sum);
+                }
+            }
+        }
+    }
+
+    static KOLLAMA_INLINE floats from_dot(bytes sum, int32_t start) { return _mm256_cvtepi32_ps(_mm256_add_epi32(sum, _mm256_set1_epi32(start))); }
 };
 
 } // namespace

@@ -10,6 +10,7 @@ namespace {
 
 struct simd {
     static constexpr size_t ROWS = 16, FLOAT_COLUMNS = COLUMNS, FLOAT_REGISTERS = 2, MOST_SUMS = 16;
+    template <product_type> static constexpr size_t GROUPS = 1;
     using bytes  = __m512i;
     using floats = __m512;
 
@@ -43,9 +44,24 @@ struct simd {
         }
     }
 
-    template <size_t AT> static KOLLAMA_INLINE floats halves(const char * const * blocks) {
-        return _mm512_castsi512_ps(both(_mm256_castps_si256(halves_of<AT>(blocks)), _mm256_castps_si256(halves_of<AT>(blocks + 8))));
+    static KOLLAMA_INLINE floats both(__m256 low, __m256 high) { return _mm512_castsi512_ps(both(_mm256_castps_si256(low), _mm256_castps_si256(high))); }
+
+    static KOLLAMA_INLINE void scales(const char * const * blocks, floats & scale) {
+        __m256 low, high;
+        scales_of(blocks, low);
+        scales_of(blocks + 8, high);
+        scale = both(low, high);
     }
+
+    static KOLLAMA_INLINE void scales(const char * const * blocks, floats & scale, floats & minimum) {
+        __m256 low[2], high[2];
+        scales_of(blocks, low[0], low[1]);
+        scales_of(blocks + 8, high[0], high[1]);
+        scale   = both(low[0], high[0]);
+        minimum = both(low[1], high[1]);
+    }
+
+    template <product_type, size_t> static constexpr bool THROUGH_MEMORY = false;
 
     // start + the products of a block with one column, whose fours are STRIDE apart.
     template <size_t, size_t STRIDE> static KOLLAMA_INLINE floats dot(const bytes * weights, const int8_t (*column)[4], int32_t start) {
