@@ -1,16 +1,23 @@
-// Eight rows at a time, with AVX2's products of bytes, which add up in 16 bits.
+// Registers of eight rows, with AVX2's products of bytes, which add up in 16 bits.
 
 #include "products/kernels_x86.inc"
 
 #include "products/few_x86.inc"
 #include "products/floats_x86.inc"
 
+// In a register, here: gcc would load weights anew for every column, and keep all products, to add them up in the end.
+#define KEEP(x) asm("" : "+x"(x))
+#define KEEP_BOTH(x, y) asm("" : "+x"(x), "+x"(y))
+
 namespace kollama {
 namespace {
 
 struct simd {
-    static constexpr size_t ROWS = 8, COLUMNS_AT_ONCE = 4, FLOAT_COLUMNS = 4, FLOAT_REGISTERS = 3, MOST_SUMS = 8;
-    template <product_type TYPE> static constexpr size_t GROUPS = format<TYPE>::MOST == 127 ? 1 : 2; // a product of Q8_0 takes two registers more
+    static constexpr size_t ROWS = 8, FLOAT_COLUMNS = 4, FLOAT_REGISTERS = 3, MOST_SUMS = 8;
+    static constexpr bool   IN_REGISTERS = false;
+    // Eight sums, and what a product takes, have room in registers.
+    template <product_type TYPE> static constexpr size_t GROUPS          = TYPE == PRODUCT_Q8_0 ? 1 : 2;
+    template <product_type TYPE> static constexpr size_t COLUMNS_AT_ONCE = TYPE == PRODUCT_Q8_0 ? 8 : 4;
     using bytes  = __m256i;
     using floats = __m256;
 
@@ -78,29 +85,65 @@ struct simd {
     }
 
     // With fewer columns, and with what takes long to unpack, it is no faster: benchmarks/RESULTS.md.
-    template <product_type TYPE, size_t N> static constexpr bool THROUGH_MEMORY = N >= 4 && format<TYPE>::MOST == 15;
+    template <product_type TYPE, size_t N> static constexpr bool THROUGH_MEMORY = format<TYPE>::MOST == 15 && N >= 4;
 
-    // Four bytes of a column for both registers of rows, and those of a row for all C columns: each is loaded once.
-    template <size_t MOST, size_t C, size_t STRIDE>
-    static KOLLAMA_INLINE void dots(const uint8_t (*q)[2 * ROWS][4], const int8_t (*columns)[4], bytes (*sums)[C]) {
-        constexpr size_t FOLD = fold<MOST>();
-        const __m256i    ones = _mm256_set1_epi16(1);
+    // Four bytes of a column are loaded once for all registers of rows, and those of a register once for all columns.
+    template <product_type TYPE, size_t C, size_t STRIDE>
+    static KOLLAMA_INLINE void dots(const uint8_t (*q)[GROUPS<TYPE> * ROWS][4], const int8_t (*columns)[4], bytes (*sums)[C]) {
+        if constexpr (TYPE == PRODUCT_Q8_0) {
+            dots_signed<C, STRIDE>(q, columns, sums[0]);
+        } else {
+            dots_unsigned<TYPE, C, STRIDE>(q, columns, sums);
+        }
+    }
+
+    // What has the sign of a weight is -x = ~x + 1, where ~x takes any of the CPU's units for vectors, and the ones, which
+    // add up to the negative weights' sizes, are the same for all columns.
+    template <size_t C, size_t STRIDE> static KOLLAMA_INLINE void dots_signed(const uint8_t (*q)[ROWS][4], const int8_t (*columns)[4], bytes * sums) {
+        bytes added;
 #pragma GCC unroll 8
+        for (size_t j = 0; j < BLOCK / 4; j++) {
+            const bytes w = load_bytes(q[j]);
+            bytes       size = _mm256_abs_epi8(w), minus = _mm256_cmpgt_epi8(_mm256_setzero_si256(), w);
+            KEEP(size);
+            KEEP(minus);
+            const bytes ones = fours(size, _mm256_abs_epi8(minus));
+            added            = j == 0 ? ones : _mm256_add_epi32(added, ones);
+            KEEP(added);
+#pragma GCC unroll 8
+            for (size_t c = 0; c < C; c++) {
+                const bytes products = fours(size, _mm256_xor_si256(four_of(columns[j * STRIDE + c]), minus));
+                sums[c]              = j == 0 ? products : _mm256_add_epi32(sums[c], products);
+                KEEP(sums[c]);
+            }
+        }
+        for (size_t c = 0; c < C; c++) {
+            sums[c] = _mm256_add_epi32(sums[c], added);
+        }
+    }
+
+    static KOLLAMA_INLINE bytes fours(bytes weights, bytes column) {
+        return _mm256_madd_epi16(_mm256_maddubs_epi16(weights, column), _mm256_set1_epi16(1));
+    }
+
+    template <product_type TYPE, size_t C, size_t STRIDE>
+    static KOLLAMA_INLINE void dots_unsigned(const uint8_t (*q)[2 * ROWS][4], const int8_t (*columns)[4], bytes (*sums)[C]) {
+        constexpr size_t FOLD = fold<format<TYPE>::MOST>();
+        const __m256i    ones = _mm256_set1_epi16(1);
+#pragma GCC unroll 2
         for (size_t first = 0; first < BLOCK / 4; first += FOLD) {
             bytes part[2][C];
 #pragma GCC unroll 8
             for (size_t j = first; j < first + FOLD; j++) {
                 bytes w[2] = { load_bytes(q[j][0]), load_bytes(q[j][ROWS]) };
-                asm("" : "+x"(w[0]), "+x"(w[1])); // and load each anew for every column
+                KEEP_BOTH(w[0], w[1]);
 #pragma GCC unroll 4
                 for (size_t c = 0; c < C; c++) {
-                    int32_t four;
-                    std::memcpy(&four, columns[j * STRIDE + c], 4);
-                    const bytes column = _mm256_set1_epi32(four);
+                    const bytes column = four_of(columns[j * STRIDE + c]);
                     for (size_t g = 0; g < 2; g++) {
                         const bytes pairs = _mm256_maddubs_epi16(w[g], column);
                         part[g][c]        = j == first ? pairs : _mm256_add_epi16(part[g][c], pairs);
-                        asm("" : "+x"(part[g][c])); // GCC would keep all products, and add them up in the end
+                        KEEP(part[g][c]);
                     }
                 }
             }
@@ -113,7 +156,15 @@ struct simd {
         }
     }
 
-    static KOLLAMA_INLINE floats from_dot(bytes sum, int32_t start) { return _mm256_cvtepi32_ps(_mm256_add_epi32(sum, _mm256_set1_epi32(start))); }
+    static KOLLAMA_INLINE bytes four_of(const int8_t * column) {
+        int32_t four;
+        std::memcpy(&four, column, 4);
+        return _mm256_set1_epi32(four);
+    }
+
+    template <product_type TYPE> static KOLLAMA_INLINE floats from_dot(bytes sum, int32_t start) {
+        return _mm256_cvtepi32_ps(TYPE == PRODUCT_Q8_0 ? sum : _mm256_add_epi32(sum, _mm256_set1_epi32(start)));
+    }
 };
 
 } // namespace

@@ -61,7 +61,7 @@ struct simd {
         minimum = both(low[1], high[1]);
     }
 
-    template <product_type, size_t> static constexpr bool THROUGH_MEMORY = false;
+    static constexpr bool IN_REGISTERS = true;
 
     // start + the products of a block with one column, whose fours are STRIDE apart.
     template <size_t, size_t STRIDE> static KOLLAMA_INLINE floats dot(const bytes * weights, const int8_t (*column)[4], int32_t start) {
