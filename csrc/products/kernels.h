@@ -7,8 +7,8 @@
 //
 // Panels and tiles of 16-bit weights hold 32-bit floats: of each column of weights that of every row.
 //
-// With few columns unpacking is not worth its stores: a panel's rows are read as they lie in the file, and
-// are multiplied with all columns while they are in registers. For quantized weights the sums are those of
+// With few columns panels are not worth their memory: rows are read as they lie in the file, and each block meets
+// all columns while it is in registers, or in the nearest cache. For quantized weights the sums are those of
 // panels, bit for bit. For all, what a column gets does not depend on how many there are, up to COLUMNS, nor
 // on which thread computes it.
 
