@@ -53,10 +53,7 @@ struct simd {
     template <size_t STRIDE> static KOLLAMA_INLINE bytes dot_signed(const bytes * weights, const int8_t (*column)[4]) {
         bytes sum = _mm256_setzero_si256();
         for (size_t j = 0; j < BLOCK / 4; j++) {
-            int32_t four;
-            std::memcpy(&four, column[j * STRIDE], 4);
-            const bytes pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(weights[j]), _mm256_sign_epi8(_mm256_set1_epi32(four), weights[j]));
-            sum               = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+            sum = _mm256_add_epi32(sum, fours(_mm256_abs_epi8(weights[j]), _mm256_sign_epi8(four_of(column[j * STRIDE]), weights[j])));
         }
         return sum;
     }
@@ -75,9 +72,7 @@ struct simd {
         for (size_t first = 0; first < BLOCK / 4; first += FOLD) {
             __m256i part = _mm256_setzero_si256();
             for (size_t j = first; j < first + FOLD; j++) {
-                int32_t four;
-                std::memcpy(&four, column[j * STRIDE], 4);
-                part = _mm256_add_epi16(part, _mm256_maddubs_epi16(weights[j], _mm256_set1_epi32(four)));
+                part = _mm256_add_epi16(part, _mm256_maddubs_epi16(weights[j], four_of(column[j * STRIDE])));
             }
             sum = _mm256_add_epi32(sum, _mm256_madd_epi16(part, ones));
         }

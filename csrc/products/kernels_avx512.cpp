@@ -62,6 +62,7 @@ struct simd {
     }
 
     static constexpr bool IN_REGISTERS = true;
+    template <product_type, size_t> static constexpr bool THROUGH_MEMORY = false;
 
     // start + the products of a block with one column, whose fours are STRIDE apart.
     template <size_t, size_t STRIDE> static KOLLAMA_INLINE floats dot(const bytes * weights, const int8_t (*column)[4], int32_t start) {
