@@ -117,6 +117,22 @@ def test_leaves_what_llama_cpp_leaves(seq: kollama.Sequence, llama_cpp: LlamaSam
     assert np.isfinite(got).any()
 
 
+@pytest.mark.parametrize("links", [
+    [TopK(1)], [TopK(40)], [TopK(400)], [Penalties(repeat_penalty=1.3)],
+    [Penalties(presence_penalty=2.0, penalty_last_n=3), TopK(8)],
+    [Penalties(repeat_penalty=1.3, frequency_penalty=0.5), lambda tokens, logits: None, TopK(300)],
+], ids=repr)
+def test_a_row_and_candidates_are_treated_alike(seq: kollama.Sequence, links: list[Any]) -> None:
+    seq.logits[:] = np.random.default_rng(11).normal(0, 2, len(seq.logits))
+
+    def spoil(tokens: np.ndarray, logits: np.ndarray) -> None:
+        logits[[300, 5, 17, 18]] = NINF  # two of them of the prompt
+        logits[[9, 20]] = np.inf, -1e30
+
+    makes_candidates = Temperature(1.0)
+    np.testing.assert_array_equal(left_by([spoil, *links], seq), left_by([spoil, makes_candidates, *links], seq))
+
+
 @pytest.mark.parametrize("spread", [0.3, 2.0, 30.0, 300.0])
 def test_typical_p(seq: kollama.Sequence, spread: float) -> None:
     seq.logits[:] = np.random.default_rng(6).normal(0, spread, len(seq.logits))

@@ -21,17 +21,22 @@ class callback_link : public link {
             row_ = new kollama_row(s.n_vocab);
         }
         std::vector<float> & logits = row_->logits;
-        if (s.cur.size < s.n_vocab) {
+        if (s.row) {
+            copy_row(s, logits.data());
+        } else {
             logits.assign(s.n_vocab, -std::numeric_limits<float>::infinity());
-        }
-        for (size_t i = 0; i < s.cur.size; i++) {
-            logits[static_cast<size_t>(s.cur.data[i].id)] = s.cur.data[i].logit;
+            for (size_t i = 0; i < s.cur.size; i++) {
+                logits[static_cast<size_t>(s.cur.data[i].id)] = s.cur.data[i].logit;
+            }
         }
         if (s.callback(s.user, index_, s.tokens.data(), s.tokens.size(), row_) != 0) {
             throw failure(KOLLAMA_ERROR_CALLBACK, "the sampler link " + name + " raised an exception");
         }
-        take_row(s, logits.data(), "the sampler link " + name);
+        s.row    = logits.data();
+        s.blamed = "the sampler link " + name;
     }
+
+    bool takes_row() const override { return true; }
 
     bool calls_back() const override { return true; }
 

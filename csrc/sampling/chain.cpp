@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 namespace kollama {
 
@@ -26,25 +27,52 @@ void settle(step & s, const std::string & name) {
     s.cur.size = kept;
 }
 
-// In one pass and without a branch for each: this is what a callable costs.
-void take_row(step & s, const float * logits, const std::string & name) {
+// In one pass and without a branch for each: this is what most links cost.
+void take_row(step & s) {
     s.storage.resize(s.n_vocab);
+    const float *      row  = std::exchange(s.row, nullptr);
     llama_token_data * to   = s.storage.data();
     size_t             kept = 0;
     bool               nan  = false;
     for (size_t i = 0; i < s.n_vocab; i++) {
-        const float logit = logits[i];
+        const float logit = row[i];
         nan |= logit != logit;
         to[kept] = { static_cast<int32_t>(i), std::max(-LOGIT_LIMIT, std::min(LOGIT_LIMIT, logit)), 0.0f };
         kept += logit != -std::numeric_limits<float>::infinity();
     }
     s.cur = { to, kept, -1, false };
     if (nan) {
-        const auto at = std::find_if(logits, logits + s.n_vocab, [](float logit) { return logit != logit; });
-        throw failure(KOLLAMA_ERROR_ARGUMENT, format("%s: the logit of token %d is NaN", name.c_str(), static_cast<int>(at - logits)));
+        const auto at = std::find_if(row, row + s.n_vocab, [](float logit) { return logit != logit; });
+        throw failure(KOLLAMA_ERROR_ARGUMENT, format("%s: the logit of token %d is NaN", s.blamed.c_str(), static_cast<int>(at - row)));
     }
     if (kept == 0) {
-        throw failure(KOLLAMA_ERROR_ARGUMENT, name + ": no token is left to sample, all logits are -inf");
+        throw failure(KOLLAMA_ERROR_ARGUMENT, s.blamed + ": no token is left to sample, all logits are -inf");
+    }
+}
+
+// Selections only, which compilers make vectors of.
+void copy_row(step & s, float * to) {
+    constexpr float MINUS_INF = -std::numeric_limits<float>::infinity();
+    int             bad = 0, left = 0;
+    for (size_t i = 0; i < s.n_vocab; i++) {
+        const float logit = s.row[i];
+        const float above = logit < -LOGIT_LIMIT ? -LOGIT_LIMIT : logit;
+        const float both  = above > LOGIT_LIMIT ? LOGIT_LIMIT : above;
+        bad |= logit != logit;
+        left |= logit != MINUS_INF;
+        to[i] = logit == MINUS_INF ? MINUS_INF : both;
+    }
+    if (bad || !left) {
+        take_row(s); // says so
+    }
+}
+
+row_peak scan_row_of(step & s, std::vector<float> & block_max) {
+    try {
+        return scan_row(s.row, s.n_vocab, block_max);
+    } catch (const failure &) {
+        take_row(s);
+        throw;
     }
 }
 
@@ -173,14 +201,16 @@ void chain::follow(const std::vector<int32_t> & tokens, size_t n_known) {
 }
 
 int32_t chain::run(const float * logits, size_t n_vocab, const std::vector<int32_t> & tokens, random_source & rng, bool with_masks) {
-    step s{ { nullptr, 0, -1, false }, storage_, tokens, n_vocab, rng, callback, user };
-    take_row(s, logits, "the model");
+    step s{ logits, "the model", { nullptr, 0, -1, false }, storage_, tokens, n_vocab, rng, callback, user };
     for (auto & link : links_) {
         if (link->masks() && !with_masks) {
             continue;
         }
+        if (s.row && !link->takes_row()) {
+            take_row(s);
+        }
         link->apply(s);
-        if (s.cur.size == 0) {
+        if (!s.row && s.cur.size == 0) {
             throw failure(KOLLAMA_ERROR_ARGUMENT, "the sampler link " + link->name + " left no token to choose from");
         }
         if (link->chooses()) {
@@ -189,6 +219,9 @@ int32_t chain::run(const float * logits, size_t n_vocab, const std::vector<int32
             }
             return s.cur.data[s.cur.selected].id;
         }
+    }
+    if (s.row) {
+        return static_cast<int32_t>(scan_row_of(s, block_max_).index);
     }
     const auto before = [](const llama_token_data & a, const llama_token_data & b) {
         return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);

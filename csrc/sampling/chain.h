@@ -4,6 +4,7 @@
 #pragma once
 
 #include "internal.h"
+#include "row.h"
 
 #include <functional>
 #include <random>
@@ -46,9 +47,11 @@ inline double uniform(random_source & rng) {
     return (high * 67108864.0 + low) / 9007199254740992.0;
 }
 
-// One choice on its way through the links.
+// One choice on its way through the links: a row of all tokens, and candidates once a link needs them so.
 struct step {
-    llama_token_data_array          cur; // never empty between two links, no logit NaN or infinite
+    const float *                   row;    // n_vocab logits; null where there are candidates
+    std::string                     blamed; // for what is wrong with it
+    llama_token_data_array          cur;    // then never empty between two links, no logit NaN or infinite
     std::vector<llama_token_data> & storage;
     const std::vector<int32_t> &    tokens; // those before the one to choose
     size_t                          n_vocab;
@@ -72,6 +75,8 @@ class link {
     virtual void accept(int32_t) {}
     // Changes or removes candidates, or chooses: sets cur.selected.
     virtual void apply(step & s) = 0;
+    // Whether a row will do: it may have logits of NaN, or nothing that is left. Else there are candidates.
+    virtual bool takes_row() const { return false; }
     // Whether a token may be chosen; apply alone decides where this is not overridden.
     virtual bool allows(int32_t) { return true; }
     virtual bool chooses() const { return false; }
@@ -135,14 +140,21 @@ class chain {
     bool                               begun_  = false;
     bool                               clean_  = false; // all links have accepted all of it
     std::vector<llama_token_data>      storage_;
+    std::vector<float>                 block_max_;
 };
 
 // Drops what cannot be chosen and brings what is left into LOGIT_LIMIT. Throws where a logit is NaN
 // or nothing is left; name is that of the link to blame.
 void settle(step & s, const std::string & name);
 
-// All tokens of a row that can be chosen as candidates, as settle leaves them.
-void take_row(step & s, const float * logits, const std::string & name);
+// All tokens of the row that can be chosen become candidates, as settle leaves them.
+void take_row(step & s);
+
+// The row's n_vocab logits as settle leaves them, with -inf for what cannot be chosen.
+void copy_row(step & s, float * to);
+
+// As scan_row, but what is wrong is told with the name of who left the row so.
+row_peak scan_row_of(step & s, std::vector<float> & block_max);
 
 // Drops candidates whose probability would be 0 in float: log(0) and 0/0 lie ahead in some samplers.
 void drop_unlikely(step & s);
@@ -151,6 +163,7 @@ uint32_t seed_for(uint32_t seed, size_t index); // of a link that draws by itsel
 
 std::unique_ptr<link> make_native(kollama_link_kind kind, const double * values, size_t n_values, uint32_t seed);
 std::unique_ptr<link> make_dry(const double * values, size_t n_values, std::vector<std::string> breakers);
+std::unique_ptr<link> make_draw();
 std::unique_ptr<link> make_bias(std::vector<llama_logit_bias> by_id, std::vector<std::pair<std::string, float>> by_text);
 std::unique_ptr<link> make_grammar(std::string text, std::string root);
 std::unique_ptr<link> make_callback(std::string name, size_t index);

@@ -1,10 +1,9 @@
-// The links: llama.cpp's samplers, and small ones of our own.
+// The links that are llama.cpp's samplers.
 
 #include "chain.h"
 #include "model.h"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
 namespace kollama {
@@ -60,11 +59,7 @@ class native_link : public link {
         if (traits_.fears_zeros) {
             drop_unlikely(s);
         }
-        try {
-            llama_sampler_apply(sampler_.get(), &s.cur);
-        } catch (const engine_failure & e) { // nothing but this sampler is broken
-            throw failure(KOLLAMA_ERROR_STATE, "the sampler " + name + " failed: " + e.what());
-        }
+        run(s.cur);
         if (traits_.changes_logits) {
             settle(s, "the sampler " + name);
         }
@@ -75,15 +70,28 @@ class native_link : public link {
     bool keeps_state() const override { return traits_.keeps_state; }
 
     std::unique_ptr<link> clone() const override {
-        auto copy     = std::make_unique<native_link>(name, traits_, make_);
-        copy->window_ = window_;
-        if (sampler_) {
-            copy->sampler_.reset(llama_sampler_clone(sampler_.get()));
-        }
+        auto copy = std::make_unique<native_link>(name, traits_, make_);
+        copy->take_over(*this);
         return copy;
     }
 
   protected:
+    void run(llama_token_data_array & candidates) {
+        try {
+            llama_sampler_apply(sampler_.get(), &candidates);
+        } catch (const engine_failure & e) { // nothing but this sampler is broken
+            throw failure(KOLLAMA_ERROR_STATE, "the sampler " + name + " failed: " + e.what());
+        }
+    }
+
+    // The state of another of this kind.
+    void take_over(const native_link & other) {
+        window_ = other.window_;
+        if (other.sampler_) {
+            sampler_.reset(llama_sampler_clone(other.sampler_.get()));
+        }
+    }
+
     const traits traits_;
     const make   make_;
     sampler_ptr  sampler_;
@@ -123,73 +131,85 @@ class adaptive_link : public native_link {
     size_t n_drawn_ = 0;
 };
 
-// A draw with probability proportional to exp(logit).
-class draw_link : public link {
+// Of a row the k largest are found without a list of all.
+class top_k_link : public native_link {
   public:
-    draw_link() : link("draw") {}
+    explicit top_k_link(int32_t k) :
+        native_link("top_k", {}, [k](const kollama_model &, int32_t) { return llama_sampler_init_top_k(k); }), k_(k) {}
+
+    bool takes_row() const override { return k_ > 0; }
 
     void apply(step & s) override {
-        float peak = -LOGIT_LIMIT;
-        for (size_t i = 0; i < s.cur.size; i++) {
-            peak = std::max(peak, s.cur.data[i].logit);
+        if (!s.row) {
+            native_link::apply(s);
+            return;
         }
-        double total = 0;
-        for (size_t i = 0; i < s.cur.size; i++) {
-            s.cur.data[i].p = std::exp(s.cur.data[i].logit - peak);
-            total += s.cur.data[i].p;
+        scan_row_of(s, block_max_);
+        top_of_row(s.row, s.n_vocab, std::min(static_cast<size_t>(k_), s.n_vocab), block_max_, order_, top_);
+        s.storage.clear();
+        for (const row_entry & entry : top_) {
+            s.storage.push_back({ entry.id, entry.logit, 0.0f });
         }
-        double left = uniform(s.rng) * total;
-        for (size_t i = 0; i < s.cur.size; i++) {
-            if (s.cur.data[i].p > 0) {
-                s.cur.selected = static_cast<int64_t>(i);
-                if ((left -= s.cur.data[i].p) < 0) {
-                    return;
-                }
-            }
-        }
+        s.row = nullptr;
+        s.cur = { s.storage.data(), s.storage.size(), -1, true };
+        settle(s, s.blamed);
     }
 
-    bool                  chooses() const override { return true; }
-    std::unique_ptr<link> clone() const override { return std::make_unique<draw_link>(*this); }
-};
-
-class bias_link : public link {
-  public:
-    bias_link(std::vector<llama_logit_bias> by_id, std::vector<std::pair<std::string, float>> by_text) :
-        link("logit_bias"), by_id_(std::move(by_id)), by_text_(std::move(by_text)) {}
-
-    void bind(const kollama_model & model) override {
-        bias_.assign(llama_vocab_n_tokens(model.vocab), 0.0f);
-        for (const llama_logit_bias & bias : by_id_) {
-            check_token(&model, bias.token);
-            bias_[bias.token] += bias.bias;
-        }
-        for (const auto & [text, bias] : by_text_) {
-            token_buffer ids;
-            model.tokenizer->encode(text, false, true, ids);
-            if (ids.size() == 0) {
-                throw failure(KOLLAMA_ERROR_TOKEN, "logit_bias: the text '" + text + "' has no tokens");
-            }
-            for (size_t i = 0; i < ids.size(); i++) {
-                bias_[ids.data()[i]] += bias;
-            }
-        }
+    std::unique_ptr<link> clone() const override {
+        auto copy = std::make_unique<top_k_link>(k_);
+        copy->take_over(*this);
+        return copy;
     }
-
-    void apply(step & s) override {
-        for (size_t i = 0; i < s.cur.size; i++) {
-            s.cur.data[i].logit += bias_[s.cur.data[i].id];
-        }
-        s.cur.sorted = false;
-        settle(s, name);
-    }
-
-    std::unique_ptr<link> clone() const override { return std::make_unique<bias_link>(*this); }
 
   private:
-    std::vector<llama_logit_bias>              by_id_;
-    std::vector<std::pair<std::string, float>> by_text_;
-    std::vector<float>                         bias_; // of every token
+    const int32_t          k_;
+    std::vector<float>     block_max_, order_;
+    std::vector<row_entry> top_;
+};
+
+// It changes the logits of tokens that were there: of a row it is shown no others.
+class penalties_link : public native_link {
+  public:
+    penalties_link(const traits & traits, make make) : native_link("penalties", traits, std::move(make)) {}
+
+    bool takes_row() const override { return true; }
+
+    void apply(step & s) override {
+        if (!s.row) {
+            native_link::apply(s);
+            return;
+        }
+        logits_.resize(s.n_vocab);
+        copy_row(s, logits_.data());
+        const size_t n = std::min<size_t>(static_cast<size_t>(window_), s.tokens.size());
+        recent_.assign(s.tokens.end() - static_cast<ptrdiff_t>(n), s.tokens.end());
+        std::sort(recent_.begin(), recent_.end());
+        recent_.erase(std::unique(recent_.begin(), recent_.end()), recent_.end());
+        candidates_.clear();
+        for (const int32_t id : recent_) {
+            if (const float logit = logits_[static_cast<size_t>(id)]; logit != -std::numeric_limits<float>::infinity()) {
+                candidates_.push_back({ id, logit, 0.0f });
+            }
+        }
+        llama_token_data_array few{ candidates_.data(), candidates_.size(), -1, false };
+        run(few);
+        for (size_t i = 0; i < few.size; i++) {
+            logits_[static_cast<size_t>(few.data[i].id)] = few.data[i].logit;
+        }
+        s.row    = logits_.data();
+        s.blamed = "the sampler " + name;
+    }
+
+    std::unique_ptr<link> clone() const override {
+        auto copy = std::make_unique<penalties_link>(traits_, make_);
+        copy->take_over(*this);
+        return copy;
+    }
+
+  private:
+    std::vector<float>            logits_;
+    std::vector<int32_t>          recent_;
+    std::vector<llama_token_data> candidates_;
 };
 
 class infill_link : public native_link {
@@ -233,11 +253,11 @@ std::unique_ptr<link> make_native(kollama_link_kind kind, const double * values,
     switch (kind) {
         case KOLLAMA_LINK_PENALTIES:
             logits.window = whole(0);
-            return std::make_unique<native_link>("penalties", logits, [=](const kollama_model & model, int32_t window) {
+            return std::make_unique<penalties_link>(logits, [=](const kollama_model & model, int32_t window) {
                 return llama_sampler_init_penalties(llama_vocab_n_tokens(model.vocab), window, b, c, d);
             });
         case KOLLAMA_LINK_TOP_N_SIGMA: return native("top_n_sigma", logits, [=] { return llama_sampler_init_top_n_sigma(a); });
-        case KOLLAMA_LINK_TOP_K: return native("top_k", {}, [k = whole(0)] { return llama_sampler_init_top_k(k); });
+        case KOLLAMA_LINK_TOP_K: return std::make_unique<top_k_link>(whole(0));
         case KOLLAMA_LINK_TYPICAL_P:
             return native("typical_p", zeros, [=, keep = whole(1)] { return llama_sampler_init_typical(a, keep); });
         case KOLLAMA_LINK_TOP_P: return native("top_p", {}, [=, keep = whole(1)] { return llama_sampler_init_top_p(a, keep); });
@@ -255,7 +275,7 @@ std::unique_ptr<link> make_native(kollama_link_kind kind, const double * values,
                 return llama_sampler_init_adaptive_p(a, b, seed);
             });
         case KOLLAMA_LINK_INFILL: return std::make_unique<infill_link>();
-        case KOLLAMA_LINK_DRAW: return std::make_unique<draw_link>();
+        case KOLLAMA_LINK_DRAW: return make_draw();
     }
     throw failure(KOLLAMA_ERROR_ARGUMENT, "there is no such sampler link");
 }
@@ -276,10 +296,6 @@ std::unique_ptr<link> make_dry(const double * values, size_t n_values, std::vect
         }
         return llama_sampler_init_dry(model.vocab, multiplier, base, allowed, window, texts.data(), texts.size());
     });
-}
-
-std::unique_ptr<link> make_bias(std::vector<llama_logit_bias> by_id, std::vector<std::pair<std::string, float>> by_text) {
-    return std::make_unique<bias_link>(std::move(by_id), std::move(by_text));
 }
 
 } // namespace kollama
