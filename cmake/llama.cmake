@@ -43,6 +43,11 @@ endif()
 add_subdirectory(${PROJECT_SOURCE_DIR}/third_party/llama.cpp
                  ${PROJECT_BINARY_DIR}/llama.cpp EXCLUDE_FROM_ALL SYSTEM)
 
+if (CMAKE_SYSTEM_NAME STREQUAL "Linux")
+    target_sources(ggml-base PRIVATE ${PROJECT_SOURCE_DIR}/csrc/huge_pages.c)
+    target_link_options(ggml-base PRIVATE LINKER:--wrap=posix_memalign)
+endif()
+
 if (APPLE)
     set(KOLLAMA_ORIGIN "@loader_path")
 else()
