@@ -280,8 +280,7 @@ void engine::scan_rows(std::vector<batch_item> & items, const std::vector<std::s
 // What fails here fails again, and is told, where the row is sampled from.
 bool engine::try_scan(const float * logits, row_scan & scan) const {
     try {
-        scan.peak      = scan_row(logits, n_vocab_, scan.block_max);
-        scan.log_total = log_sum_exp(logits, n_vocab_, scan.peak.value);
+        scan.read(logits, n_vocab_);
         return true;
     } catch (const std::exception &) {
         return false;

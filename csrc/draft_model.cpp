@@ -199,9 +199,9 @@ bool draft_model::next_turn(std::vector<request> & requests, size_t turn, int32_
     }
     for (size_t i = 0; i < asked.size(); i++) {
         const float *  logits = llama_get_logits_ith(ctx_, static_cast<int32_t>(i));
-        const row_peak peak   = scan_row(logits, n_vocab_, block_max_);
-        asked[i]->guesses.push_back(static_cast<int32_t>(peak.index));
-        asked[i]->chances.push_back(std::exp(peak.value - log_sum_exp(logits, n_vocab_, peak.value)));
+        scan_.read(logits, n_vocab_);
+        asked[i]->guesses.push_back(static_cast<int32_t>(scan_.peak.index));
+        asked[i]->chances.push_back(std::exp(scan_.peak.value - scan_.log_total));
     }
     learn(seconds_each_, now() - start);
     return true;

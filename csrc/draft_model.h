@@ -4,6 +4,7 @@
 #pragma once
 
 #include "model.h"
+#include "row.h"
 
 #include <vector>
 
@@ -79,7 +80,7 @@ class draft_model {
     std::vector<llama_seq_id *> seq_id_ptrs_;
     std::vector<int32_t>        n_seq_ids_;
     std::vector<int8_t>         outputs_;
-    std::vector<float>          block_max_;
+    row_scan                    scan_;
 };
 
 } // namespace kollama

@@ -230,11 +230,14 @@ void generation::decide_all(engine & e, const batch_item & item, std::vector<eve
 
 generation::event generation::decide(engine & e, float * logits, row_scan * scan) {
     event event;
+    if (!scan && (n_top > 0 || sent >= 0)) {
+        own_scan.read(logits, e.n_vocab());
+        scan = &own_scan;
+    }
     if (n_top > 0) {
-        look(logits, e.n_vocab());
-        const float log_total = log_sum_exp(logits, e.n_vocab(), top[0].logit);
+        top_of_row(logits, e.n_vocab(), std::min(n_top, e.n_vocab()), scan->block_max, order, top);
         for (const row_entry & entry : top) {
-            event.top.push_back({ entry.id, entry.logit - log_total });
+            event.top.push_back({ entry.id, entry.logit - scan->log_total });
         }
     }
     const bool                    sampled = sent < 0;
@@ -260,13 +263,7 @@ kollama_sampler::choice generation::choose(engine & e, float * logits, row_scan 
         sampler->chain->check_allows(history, sent);
     }
     const int32_t token = std::exchange(sent, -1);
-    const float   peak  = scan_row(logits, e.n_vocab(), block_max).value;
-    return { token, logits[token] - log_sum_exp(logits, e.n_vocab(), peak) };
-}
-
-void generation::look(const float * logits, size_t n_vocab) {
-    scan_row(logits, n_vocab, block_max);
-    top_of_row(logits, n_vocab, std::min(n_top, n_vocab), block_max, order, top);
+    return { token, logits[token] - scan->log_total };
 }
 
 void generation::publish_all(std::vector<event> & events) {

@@ -62,7 +62,8 @@ struct generation : counted<KOLLAMA_HANDLE_GENERATION> {
     size_t             place     = 0;
     std::deque<kollama_sampler::mark> marks; // after each of the latest choices
     size_t                            first_mark = 0; // generated token that the first mark belongs to
-    std::vector<float>     block_max, order; // scratch of top_of_row
+    row_scan               own_scan; // where the engine made none
+    std::vector<float>     order; // scratch of top_of_row
     std::vector<row_entry> top;
 
     // Ours from the start to the end.
@@ -121,10 +122,9 @@ struct generation : counted<KOLLAMA_HANDLE_GENERATION> {
 
   private:
     void                    release();
-    void                    look(const float * logits, size_t n_vocab); // fills top
     void                    shift(engine & e);
     std::vector<int32_t>    in_memory() const; // what is left of the history
-    kollama_sampler::choice choose(engine & e, float * logits, row_scan * scan);
+    kollama_sampler::choice choose(engine & e, float * logits, row_scan * scan); // never null where a token was sent
     kollama_sampler::choice sample(engine & e, float * logits, row_scan * scan); // may write into them
     kollama_finish          take(engine & e, int32_t token); // fills text
     void                    decide_all(engine & e, const batch_item & item, std::vector<event> & events);

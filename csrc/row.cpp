@@ -110,6 +110,11 @@ float log_sum_exp(const float * logits, size_t n, float peak) {
     return peak + static_cast<float>(std::log(total));
 }
 
+void row_scan::read(const float * logits, size_t n) {
+    peak      = scan_row(logits, n, block_max);
+    log_total = log_sum_exp(logits, n, peak.value);
+}
+
 } // namespace kollama
 
 float * kollama_row_data(kollama_row * row) {

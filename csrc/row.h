@@ -28,6 +28,8 @@ struct row_scan {
     std::vector<float> block_max;
     row_peak           peak;
     float              log_total = 0; // log_sum_exp
+
+    void read(const float * logits, size_t n); // throws as scan_row
 };
 
 struct row_entry {
