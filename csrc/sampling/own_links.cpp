@@ -48,7 +48,7 @@ class bias_link : public link {
         bias_.assign(llama_vocab_n_tokens(model.vocab), 0.0f);
         for (const llama_logit_bias & bias : by_id_) {
             check_token(&model, bias.token);
-            bias_[bias.token] += bias.bias;
+            bias_[static_cast<size_t>(bias.token)] += bias.bias;
         }
         for (const auto & [text, bias] : by_text_) {
             token_buffer ids;
@@ -62,9 +62,21 @@ class bias_link : public link {
         }
     }
 
+    bool takes_row() const override { return true; }
+
     void apply(step & s) override {
+        if (s.row) {
+            logits_.resize(s.n_vocab);
+            copy_row(s, logits_.data());
+            for (size_t i = 0; i < s.n_vocab; i++) {
+                logits_[i] += bias_[i];
+            }
+            s.row    = logits_.data();
+            s.blamed = name;
+            return;
+        }
         for (size_t i = 0; i < s.cur.size; i++) {
-            s.cur.data[i].logit += bias_[s.cur.data[i].id];
+            s.cur.data[i].logit += bias_[static_cast<size_t>(s.cur.data[i].id)];
         }
         s.cur.sorted = false;
         settle(s, name);
@@ -76,6 +88,7 @@ class bias_link : public link {
     std::vector<llama_logit_bias>              by_id_;
     std::vector<std::pair<std::string, float>> by_text_;
     std::vector<float>                         bias_; // of every token
+    std::vector<float>                         logits_;
 };
 
 } // namespace
