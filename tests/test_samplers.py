@@ -119,6 +119,7 @@ def test_leaves_what_llama_cpp_leaves(seq: kollama.Sequence, llama_cpp: LlamaSam
 
 @pytest.mark.parametrize("links", [
     [TopK(1)], [TopK(40)], [TopK(400)], [Penalties(repeat_penalty=1.3)],
+    [Dry(dry_multiplier=2.0, dry_allowed_length=1), TopK(300)],
     [LogitBias({9: -5.0, 5: 1.0, "한국": 3.0, 200: -np.inf}), TopK(10)],
     [Penalties(presence_penalty=2.0, penalty_last_n=3), TopK(8)],
     [Penalties(repeat_penalty=1.3, frequency_penalty=0.5), lambda tokens, logits: None, TopK(300)],

@@ -167,10 +167,10 @@ class top_k_link : public native_link {
     std::vector<row_entry> top_;
 };
 
-// It changes the logits of tokens that were there: of a row it is shown no others.
-class penalties_link : public native_link {
+// Penalties and DRY change the logits of tokens that were there: of a row they are shown no others.
+class repetition_link : public native_link {
   public:
-    penalties_link(const traits & traits, make make) : native_link("penalties", traits, std::move(make)) {}
+    using native_link::native_link;
 
     bool takes_row() const override { return true; }
 
@@ -201,7 +201,7 @@ class penalties_link : public native_link {
     }
 
     std::unique_ptr<link> clone() const override {
-        auto copy = std::make_unique<penalties_link>(traits_, make_);
+        auto copy = std::make_unique<repetition_link>(name, traits_, make_);
         copy->take_over(*this);
         return copy;
     }
@@ -253,7 +253,7 @@ std::unique_ptr<link> make_native(kollama_link_kind kind, const double * values,
     switch (kind) {
         case KOLLAMA_LINK_PENALTIES:
             logits.window = whole(0);
-            return std::make_unique<penalties_link>(logits, [=](const kollama_model & model, int32_t window) {
+            return std::make_unique<repetition_link>("penalties", logits, [=](const kollama_model & model, int32_t window) {
                 return llama_sampler_init_penalties(llama_vocab_n_tokens(model.vocab), window, b, c, d);
             });
         case KOLLAMA_LINK_TOP_N_SIGMA: return native("top_n_sigma", logits, [=] { return llama_sampler_init_top_n_sigma(a); });
@@ -289,7 +289,7 @@ std::unique_ptr<link> make_dry(const double * values, size_t n_values, std::vect
     traits        t;
     t.changes_logits = true;
     t.window         = static_cast<int32_t>(values[3]);
-    return std::make_unique<native_link>("dry", t, [=](const kollama_model & model, int32_t window) {
+    return std::make_unique<repetition_link>("dry", t, [=](const kollama_model & model, int32_t window) {
         std::vector<const char *> texts;
         for (const std::string & breaker : breakers) {
             texts.push_back(breaker.c_str());
