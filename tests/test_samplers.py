@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -327,6 +328,35 @@ def test_a_callable_sees_the_stream_and_writes_into_the_row(seq: kollama.Sequenc
     gc.collect()
     assert kept[0][kept[0] > NINF].size <= 20  # still memory of its own
     assert np.shares_memory(kept[0], kept[2])
+
+
+def test_the_row_of_a_callable_may_be_written_into_at_any_time(smollm2: kollama.Model) -> None:
+    """Of a vocabulary large enough for another thread to meet the sampler in it."""
+    held: list[np.ndarray] = []
+
+    def keep(tokens: np.ndarray, logits: np.ndarray) -> None:
+        held[:] = [logits]
+
+    with smollm2.context(n_ctx=32, n_threads=1) as context, context.sequence() as seq:
+        seq.append(smollm2.tokenizer.encode("서울"))
+        sampler = kollama.Sampler.chain([keep, TopK(5), Draw()], seed=1)
+        sampler.sample(seq)
+        row, done = held[0], threading.Event()
+        values = np.random.default_rng(2).normal(0, 5, (4, len(row))).astype(np.float32)
+
+        def scribble() -> None:
+            while not done.is_set():
+                for value in values:
+                    row[:] = value
+
+        writer = threading.Thread(target=scribble)
+        writer.start()
+        try:
+            tokens = [sampler.sample(seq) for _ in range(2000)]
+        finally:
+            done.set()
+            writer.join()
+        assert all(0 <= token < len(row) for token in tokens)
 
 
 def test_a_callable_that_holds_its_sampler_is_collected(seq: kollama.Sequence) -> None:

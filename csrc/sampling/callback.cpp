@@ -34,6 +34,9 @@ class callback_link : public link {
         }
         s.row    = logits.data();
         s.blamed = "the sampler link " + name;
+        settled_.resize(s.n_vocab);
+        copy_row(s, settled_.data());
+        s.row = settled_.data();
     }
 
     bool takes_row() const override { return true; }
@@ -43,8 +46,9 @@ class callback_link : public link {
     std::unique_ptr<link> clone() const override { return std::make_unique<callback_link>(name, index_); }
 
   private:
-    const size_t  index_;
-    kollama_row * row_ = nullptr; // shared with the arrays over it
+    const size_t       index_;
+    kollama_row *      row_ = nullptr; // shared with the arrays over it, into which other threads may write
+    std::vector<float> settled_;
 };
 
 } // namespace
