@@ -5,6 +5,7 @@
 #include "tokenizer/sse2.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace kollama {
 
@@ -41,15 +42,31 @@ void pattern_set::build(const std::vector<special_token> & tokens) {
             }
         }
     }
-    few_firsts_.clear();
-    for (unsigned byte = 0; byte < 256; byte++) {
-        if (firsts_[byte]) {
-            few_firsts_.push_back(static_cast<char>(byte));
+    beginnings_.clear();
+    for (unsigned first = 0; first < 256; first++) {
+        if (firsts_[first]) {
+            beginnings_.push_back(beginning_of(first));
         }
     }
-    if (few_firsts_.size() > FEW) {
-        few_firsts_.clear();
+    if (beginnings_.size() > FEW) {
+        beginnings_.clear();
     }
+}
+
+pattern_set::beginning pattern_set::beginning_of(unsigned first) const {
+    unsigned n = 0, last = 0;
+    for (unsigned second = 0; second < 256; second++) {
+        const unsigned pair = first * 256 + second;
+        if (pairs_[pair / 64] >> (pair % 64) & 1) {
+            n++;
+            last = second;
+        }
+    }
+    beginning out;
+    std::memset(out.first, static_cast<int>(first), sizeof(out.first));
+    std::memset(out.second, static_cast<int>(last), sizeof(out.second));
+    std::memset(out.any, n == 1 ? 0 : -1, sizeof(out.any));
+    return out;
 }
 
 // Whether a pattern may begin with the first two bytes at p, or text ends with the first.
@@ -58,14 +75,16 @@ bool pattern_set::begins(const char * p, const char * end) const {
     return p + 1 == end || (pairs_[pair / 64] >> (pair % 64) & 1);
 }
 
-// As next(), but where it finds none it may stop less than a block before the end.
+// As next(), but where it finds none it may stop a block or less before the end.
 const char * pattern_set::skip_blocks(const char * p, const char * end) const {
 #ifdef KOLLAMA_SSE2
-    for (; !few_firsts_.empty() && end - p >= 16; p += 16) {
-        const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i *>(p));
-        __m128i       found = _mm_setzero_si128();
-        for (char first : few_firsts_) {
-            found = _mm_or_si128(found, _mm_cmpeq_epi8(bytes, _mm_set1_epi8(first)));
+    const auto sixteen = [](const char * from) { return _mm_loadu_si128(reinterpret_cast<const __m128i *>(from)); };
+    for (; !beginnings_.empty() && end - p > 16; p += 16) {
+        const __m128i firsts = sixteen(p), seconds = sixteen(p + 1);
+        __m128i       found  = _mm_setzero_si128();
+        for (const beginning & one : beginnings_) {
+            const __m128i second = _mm_or_si128(_mm_cmpeq_epi8(seconds, sixteen(one.second)), sixteen(one.any));
+            found = _mm_or_si128(found, _mm_and_si128(_mm_cmpeq_epi8(firsts, sixteen(one.first)), second));
         }
         for (uint64_t bits = static_cast<uint32_t>(_mm_movemask_epi8(found)); bits != 0; bits &= bits - 1) {
             if (begins(p + lowest_bit(bits), end)) {
@@ -254,6 +273,10 @@ void longest_first_specials::set::split(std::string_view text, std::vector<fragm
 
 void longest_first_specials::set::split_cluster(std::string_view text, size_t first, size_t last,
                                                 std::vector<size_t> & which, std::vector<fragment> & out) const {
+    if (which.size() == 1 && tokens[which[0]].text.size() == last - first && !strips) { // mostly a new line
+        out.push_back({ first, last, tokens[which[0]].id });
+        return;
+    }
     const auto space = [](char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }; // isspace of the C locale
     std::sort(which.begin(), which.end());
     std::vector<fragment> now{ { first, last, -1 } }, next;

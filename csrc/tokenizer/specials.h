@@ -56,6 +56,12 @@ class pattern_set {
 
     static constexpr size_t FEW = 8;
 
+    // A byte that patterns begin with, and what comes after it where that is one byte. Each 16 times.
+    struct beginning {
+        alignas(16) char first[16], second[16], any[16]; // any: -1 where the second can be another
+    };
+
+    beginning    beginning_of(unsigned first) const;
     bool         begins(const char * p, const char * end) const;
     const char * skip_blocks(const char * p, const char * end) const;
 
@@ -69,7 +75,7 @@ class pattern_set {
     std::vector<node>         nodes_;
     std::array<uint64_t, 1024> pairs_{}; // bit first * 256 + second: a pattern may begin so
     std::array<bool, 256>     firsts_{};
-    std::vector<char>         few_firsts_;     // the bytes that patterns begin with, where these are few
+    std::vector<beginning>    beginnings_; // where these are few
     size_t                    n_patterns_ = 0;
 };
 
