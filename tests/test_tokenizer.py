@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from random import Random
 
+import gguf
 import numpy as np
 import pytest
 import tiny
@@ -242,3 +245,38 @@ def test_submodule_vocabulary(name: str) -> None:
     with kollama.Model(VOCABULARIES / f"ggml-vocab-{name}.gguf", vocab_only=True) as model:
         for text, ids in _cases(name):
             assert model.tokenizer.encode(text).tolist() == ids, repr(text)
+
+
+def merged(text: str, scores: dict[str, float]) -> list[str]:
+    """SentencePiece's BPE by its definition: the best pair first, of equal ones the leftmost."""
+    parts = list("▁" + text.replace(" ", "▁"))
+    while pairs := [(-scores[a + b], i) for i, (a, b) in enumerate(itertools.pairwise(parts)) if a + b in scores]:
+        i = min(pairs)[1]
+        parts[i : i + 2] = ["".join(parts[i : i + 2])]
+    return parts
+
+
+@pytest.mark.parametrize("n_ranks", [1, 2, 3, 40])
+def test_pieces_that_share_a_score(tmp_path: Path, n_ranks: int) -> None:
+    random = Random(n_ranks)
+    letters = "▁가나다라마"
+    longer = ["".join(random.choices(letters, k=k)) for k in (2, 2, 3, 4) for _ in range(40)]
+    words = [*letters, *dict.fromkeys(longer)]
+    scores = {word: -float(random.randrange(n_ranks)) for word in words}
+    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
+    kinds = gguf.TokenType
+    writer = gguf.GGUFWriter(tmp_path / "vocabulary.gguf", "llama")
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(["<unk>", *bytes_, *words])
+    writer.add_token_scores([0.0] * 257 + list(scores.values()))
+    writer.add_token_types([kinds.UNKNOWN] + [kinds.BYTE] * 256 + [kinds.NORMAL] * len(words))
+    writer.add_unk_token_id(0)
+    writer.add_add_space_prefix(True)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    tokenizer = kollama.Tokenizer.from_file(tmp_path / "vocabulary.gguf")
+    for _ in range(300):
+        text = "".join(random.choices(letters.replace("▁", " "), k=random.randrange(1, 60)))
+        ids = tokenizer.encode(text, add_bos=False)
+        assert [tokenizer.piece(int(i)) for i in ids] == merged(text, scores), text

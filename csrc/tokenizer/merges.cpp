@@ -36,29 +36,41 @@ void merge_table::build(std::vector<merge_rule> rules) {
 }
 
 // Numbers rules by rank. All that make one piece of one rank have one number, which is then their order, too: by score, most
-// pieces have a rank of their own. Where several pieces share a rank, every rule has a number, and its order stands apart.
+// pieces have a rank of their own. Where several pieces share a rank, each of its rules has a number.
 std::vector<uint32_t> merge_table::number(const std::vector<merge_rule> & rules) {
-    std::vector<uint32_t> groups(rules.size());
-    bool                  one_piece_a_rank = true;
-    for (size_t n = 1; n < rules.size(); n++) {
-        const bool same  = rules[n].rank == rules[n - 1].rank;
-        groups[n]        = groups[n - 1] + !same;
-        one_piece_a_rank &= !same || rules[n].result == rules[n - 1].result;
-    }
-    ties_ = !one_piece_a_rank;
+    std::vector<uint32_t> numbers(rules.size());
+    std::vector<range>    tied;
     results_.clear();
     orders_.clear();
-    if (ties_) {
-        orders_ = groups;
-        std::iota(groups.begin(), groups.end(), 0u);
+    for (size_t first = 0, end; first < rules.size(); first = end) {
+        bool is_tied = false;
+        for (end = first; end < rules.size() && rules[end].rank == rules[first].rank; end++) {
+            is_tied |= rules[end].result != rules[first].result;
+        }
+        const uint32_t start = static_cast<uint32_t>(results_.size());
+        for (size_t n = first; n < end; n++) {
+            numbers[n] = start + (is_tied ? static_cast<uint32_t>(n - first) : 0);
+            if (is_tied || n == first) {
+                results_.push_back(rules[n].result);
+            }
+        }
+        if (is_tied) {
+            tied.push_back({ start, static_cast<uint32_t>(end - first) });
+        }
     }
-    for (size_t n = 0; n < rules.size(); n++) {
-        if (groups[n] == results_.size()) {
-            results_.push_back(rules[n].result);
+    ties_ = !tied.empty();
+    tied_ = {};
+    if (tied.size() <= tied_.size()) {
+        std::copy(tied.begin(), tied.end(), tied_.begin());
+    } else {
+        orders_.resize(results_.size());
+        std::iota(orders_.begin(), orders_.end(), 0u);
+        for (const range & one : tied) {
+            std::fill_n(orders_.begin() + one.first, one.count, one.first);
         }
     }
     results_.push_back(NO_SYMBOL);
-    return groups;
+    return numbers;
 }
 
 // Puts a slot in one of its two places. What was there moves to its other one, and so on; false

@@ -12,6 +12,7 @@
 #include "tokenizer/vocabulary.h"
 
 #include <algorithm>
+#include <array>
 
 namespace kollama {
 
@@ -64,7 +65,15 @@ class merge_table {
 #endif
     }
     // Lower is merged first; equal where rules are of equal rank, of which the leftmost comes first.
-    uint32_t order(uint32_t rule) const { return ties_ && rule != NO_RULE ? orders_[rule] : rule; }
+    uint32_t order(uint32_t rule) const {
+        if (!orders_.empty()) {
+            return rule != NO_RULE ? orders_[rule] : rule;
+        }
+        for (const range & one : tied_) {
+            rule = rule - one.first < one.count ? one.first : rule;
+        }
+        return rule;
+    }
     bool     has_ties() const { return ties_; } // else order() is the rule's number
 
   private:
@@ -91,7 +100,14 @@ class merge_table {
     uint64_t              n_slots_ = 0;
     uint64_t              seed_    = 0xC2B2AE3D27D4EB4Fu;
     std::vector<symbol>   results_; // and one that is of no rule
-    std::vector<uint32_t> orders_;
+
+    // Numbers of the rules of one rank that make several pieces. SentencePiece's vocabularies have a rank or two that
+    // is no real one: such a few need no look-up.
+    struct range {
+        uint32_t first = 0, count = 0;
+    };
+    std::array<range, 2>  tied_;
+    std::vector<uint32_t> orders_; // where there are more
     bool                  ties_ = false;
 };
 
