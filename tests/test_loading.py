@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from pathlib import Path
@@ -134,6 +135,26 @@ def test_mmap_choices_give_the_same_logits(tiny_path: Path) -> None:
             seq.append([tiny.BOS, 300])
             rows.append(seq.logits.tolist())
     assert rows[0] == rows[1] == rows[2]
+
+
+def asked_for_large_pages() -> int:
+    """Bytes of this process that the kernel was asked to hold in pages of 2 MB."""
+    size = total = 0
+    for line in Path("/proc/self/smaps").read_text("utf-8").splitlines():
+        words = line.split()
+        if words[0] == "Size:":
+            size = int(words[1]) << 10
+        elif words[0] == "VmFlags:" and "hg" in words:
+            total += size
+    return total
+
+
+@pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").exists() or os.sysconf("SC_PAGESIZE") != 4096,
+                    reason="this kernel has no pages of 2 MB for who asks")
+def test_large_buffers_lie_in_large_pages(model: kollama.Model) -> None:
+    before = asked_for_large_pages()
+    with model.context(n_ctx=32768, n_threads=1):
+        assert asked_for_large_pages() - before >= 32768 * 512  # the K/V memory: 512 bytes a token
 
 
 def test_split_model(tiny_path: Path, tmp_path: Path) -> None:
