@@ -44,8 +44,8 @@ Speeds = dict[int, tuple[float, float]]  # by requests: tokens/s generated, and 
 def main() -> None:
     args = arguments()
     model = args.model or generate.installed_model()
-    name = "a tiny model" if list(args.cases) == ["history"] else model.name
-    print(heading(f"{name}, {args.threads} threads, {args.pairs} pairs") + "\n")
+    subject = "a tiny model" if list(args.cases) == ["history"] else model.name
+    print(heading(f"{subject}, {args.threads} threads, {args.pairs} pairs") + "\n")
     outcomes: list[Outcome] = []
     cases = dict(zip(CASES, (batch, prefix, turn, gap, history), strict=True))
     for name in args.cases:

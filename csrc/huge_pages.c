@@ -1,6 +1,6 @@
 // Large buffers of ggml in pages of 2 MB: weights that were read, K/V caches, what graphs compute in. Linux gives such
-// pages to who asks ("madvise", the default of most distributions). A 7B then takes 2,000 page faults to open in the place
-// of a million, and its weights are read with few walks through page tables.
+// pages to who asks ("madvise", the default of most distributions). A 7B then takes 14 thousand page faults to open in the place
+// of 965 thousand, and its weights are read with few walks through page tables.
 //
 // ggml allocates by posix_memalign; the linker sends its calls here (cmake/llama.cmake).
 

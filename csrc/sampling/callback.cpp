@@ -22,21 +22,19 @@ class callback_link : public link {
         }
         std::vector<float> & logits = row_->logits;
         if (s.row) {
-            copy_row(s, logits.data());
+            copy_row(s, logits);
         } else {
             logits.assign(s.n_vocab, -std::numeric_limits<float>::infinity());
             for (size_t i = 0; i < s.cur.size; i++) {
                 logits[static_cast<size_t>(s.cur.data[i].id)] = s.cur.data[i].logit;
             }
+            s.row = logits.data();
         }
         if (s.callback(s.user, index_, s.tokens.data(), s.tokens.size(), row_) != 0) {
             throw failure(KOLLAMA_ERROR_CALLBACK, "the sampler link " + name + " raised an exception");
         }
-        s.row    = logits.data();
         s.blamed = "the sampler link " + name;
-        settled_.resize(s.n_vocab);
-        copy_row(s, settled_.data());
-        s.row = settled_.data();
+        copy_row(s, settled_);
     }
 
     bool takes_row() const override { return true; }

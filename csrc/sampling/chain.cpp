@@ -51,20 +51,23 @@ void take_row(step & s) {
 }
 
 // Selections only, which compilers make vectors of.
-void copy_row(step & s, float * to) {
+void copy_row(step & s, std::vector<float> & to) {
     constexpr float MINUS_INF = -std::numeric_limits<float>::infinity();
     int             bad = 0, left = 0;
+    to.resize(s.n_vocab);
+    float * out = to.data();
     for (size_t i = 0; i < s.n_vocab; i++) {
         const float logit = s.row[i];
         const float above = logit < -LOGIT_LIMIT ? -LOGIT_LIMIT : logit;
         const float both  = above > LOGIT_LIMIT ? LOGIT_LIMIT : above;
         bad |= logit != logit;
         left |= logit != MINUS_INF;
-        to[i] = logit == MINUS_INF ? MINUS_INF : both;
+        out[i] = logit == MINUS_INF ? MINUS_INF : both;
     }
     if (bad || !left) {
         take_row(s); // says so
     }
+    s.row = out;
 }
 
 row_peak scan_row_of(step & s, std::vector<float> & block_max) {

@@ -150,8 +150,8 @@ void settle(step & s, const std::string & name);
 // All tokens of the row that can be chosen become candidates, as settle leaves them.
 void take_row(step & s);
 
-// The row's n_vocab logits as settle leaves them, with -inf for what cannot be chosen.
-void copy_row(step & s, float * to);
+// The row goes on as a copy in memory of a link's own, as settle leaves it, with -inf for what cannot be chosen.
+void copy_row(step & s, std::vector<float> & to);
 
 // As scan_row, but what is wrong is told with the name of who left the row so.
 row_peak scan_row_of(step & s, std::vector<float> & block_max);

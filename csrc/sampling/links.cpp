@@ -179,8 +179,7 @@ class repetition_link : public native_link {
             native_link::apply(s);
             return;
         }
-        logits_.resize(s.n_vocab);
-        copy_row(s, logits_.data());
+        copy_row(s, logits_);
         const size_t n = std::min<size_t>(static_cast<size_t>(window_), s.tokens.size());
         recent_.assign(s.tokens.end() - static_cast<ptrdiff_t>(n), s.tokens.end());
         std::sort(recent_.begin(), recent_.end());
@@ -196,7 +195,6 @@ class repetition_link : public native_link {
         for (size_t i = 0; i < few.size; i++) {
             logits_[static_cast<size_t>(few.data[i].id)] = few.data[i].logit;
         }
-        s.row    = logits_.data();
         s.blamed = "the sampler " + name;
     }
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace kollama {
 namespace {
@@ -66,12 +67,10 @@ class bias_link : public link {
 
     void apply(step & s) override {
         if (s.row) {
-            logits_.resize(s.n_vocab);
-            copy_row(s, logits_.data());
-            for (size_t i = 0; i < s.n_vocab; i++) {
-                logits_[i] += bias_[i];
+            copy_row(s, logits_);
+            for (size_t i = 0; i < s.n_vocab; i++) { // what is removed stays so, whatever the bias
+                logits_[i] = logits_[i] == -std::numeric_limits<float>::infinity() ? logits_[i] : logits_[i] + bias_[i];
             }
-            s.row    = logits_.data();
             s.blamed = name;
             return;
         }
