@@ -242,22 +242,32 @@ def drawn(llm: kollama.LLM, requests: list[int]) -> list[list[tuple[int, float |
 
 @pytest.mark.parametrize("n_threads", [1, 2])
 def test_each_draws_what_it_draws_alone(model: kollama.Model, n_threads: int) -> None:
-    """The rows of several streams are scanned by all threads, before each draws by its own rules."""
+    """The rows of several streams are scanned by all threads, before each draws by its own rules.
+
+    Their logits are those that one alone has but for the order of sums: many prompts are read together.
+    """
     with kollama.LLM(model, n_ctx=256, n_parallel=8, n_threads=n_threads) as llm:
         together = drawn(llm, list(range(len(DRAWN))))
         for i, one in enumerate(together):
             (alone,) = drawn(llm, [i])
             assert [token for token, _ in one] == [token for token, _ in alone]
-            assert [logprob for _, logprob in one] == pytest.approx([logprob for _, logprob in alone], abs=1e-5)
+            assert [logprob for _, logprob in one] == pytest.approx([logprob for _, logprob in alone], abs=5e-5)
 
 
-def test_a_row_of_nan_ends_its_own_stream_alone(tiny_path: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("n_times", [0, 2])
+def test_a_row_of_nan_ends_its_own_stream_alone(tiny_path: Path, tmp_path: Path, n_times: int) -> None:
+    """Also where a batch has so many rows that attention takes several at a time."""
+    if n_times > 0 and kollama.devices()[0].name != "kollama":
+        pytest.skip("ggml's attention adds NaN times 0 to the other rows")
     path = Path(shutil.copy(tiny_path, tmp_path))
     (embedding,) = (t for t in gguf.GGUFReader(path, "r+").tensors if t.name == "token_embd.weight")
     embedding.data[77] = np.nan
     embedding.data.base.flush()
-    with kollama.LLM(path, n_ctx=64, n_parallel=4, n_threads=2) as llm:
-        streams = [llm.generate([5, last], max_tokens=6, ignore_eos=False, temperature=0) for last in (8, 77, 9, 10)]
+    with kollama.LLM(path, n_ctx=128, n_parallel=4, n_threads=2) as llm:
+        streams = [llm.generate([5, second, *SYSTEM[:50] * n_times], max_tokens=6, ignore_eos=False, temperature=0)
+                   for second in (8, 77, 9, 10)]
+        for stream in streams:
+            stream.start()
         for stream, is_nan in zip(streams, (False, True, False, False), strict=True):
             if is_nan:
                 with pytest.raises(kollama.ArgumentError, match="NaN"):

@@ -78,7 +78,7 @@ def _write(writer: gguf.GGUFWriter, tensors: dict[str, np.ndarray]) -> None:
     writer.close()
 
 
-def write_llama(path: Path, *, n_layer: int = 2, n_embd: int = 64, n_head: int = 2, seed: int = 0,
+def write_llama(path: Path, *, n_layer: int = 2, n_embd: int = 64, n_head: int = 2, n_head_kv: int | None = None, seed: int = 0,
                 architecture: str = "llama", chat_template: str | None = None,
                 pooling_type: int | None = None, say: float = 1.0) -> Path:
     """A Llama with random float32 weights. say: what attention and feed-forward count for; with little,
@@ -86,6 +86,7 @@ def write_llama(path: Path, *, n_layer: int = 2, n_embd: int = 64, n_head: int =
     """
     random = np.random.default_rng(seed)
     n_ff = 2 * n_embd
+    n_kv = n_embd // n_head * (n_head_kv or n_head)
     writer = gguf.GGUFWriter(str(path), architecture)
     writer.add_name("tiny")
     writer.add_context_length(16384)
@@ -93,7 +94,7 @@ def write_llama(path: Path, *, n_layer: int = 2, n_embd: int = 64, n_head: int =
     writer.add_block_count(n_layer)
     writer.add_feed_forward_length(n_ff)
     writer.add_head_count(n_head)
-    writer.add_head_count_kv(n_head)
+    writer.add_head_count_kv(n_head_kv or n_head)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(n_embd // n_head)
     if pooling_type is not None:
@@ -112,8 +113,8 @@ def write_llama(path: Path, *, n_layer: int = 2, n_embd: int = 64, n_head: int =
         tensors |= {
             f"blk.{i}.attn_norm.weight": np.ones(n_embd),
             f"blk.{i}.attn_q.weight": weights(n_embd, n_embd),
-            f"blk.{i}.attn_k.weight": weights(n_embd, n_embd),
-            f"blk.{i}.attn_v.weight": weights(n_embd, n_embd),
+            f"blk.{i}.attn_k.weight": weights(n_kv, n_embd),
+            f"blk.{i}.attn_v.weight": weights(n_kv, n_embd),
             f"blk.{i}.attn_output.weight": say * weights(n_embd, n_embd),
             f"blk.{i}.ffn_norm.weight": np.ones(n_embd),
             f"blk.{i}.ffn_gate.weight": weights(n_ff, n_embd),

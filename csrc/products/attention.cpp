@@ -14,7 +14,7 @@ constexpr size_t ROWS_AT_ONCE = 4;
 
 } // namespace
 
-bool attention::takes(const ggml_tensor * op) {
+bool is_attention(const ggml_tensor * op) {
 #ifdef KOLLAMA_X86_KERNELS
     if (op->op != GGML_OP_FLASH_ATTN_EXT) {
         return false;
@@ -22,7 +22,7 @@ bool attention::takes(const ggml_tensor * op) {
     const ggml_tensor *q = op->src[0], *k = op->src[1], *v = op->src[2], *mask = op->src[3];
     float              options[3]; // scale, max_bias, logit_softcap
     std::memcpy(options, op->op_params, sizeof(options));
-    return q->type == GGML_TYPE_F32 && k->type == GGML_TYPE_F16 && v->type == GGML_TYPE_F16 && q->ne[1] <= ATTENTION_ROWS && q->ne[3] == 1 &&
+    return q->type == GGML_TYPE_F32 && k->type == GGML_TYPE_F16 && v->type == GGML_TYPE_F16 && q->ne[3] == 1 &&
            k->ne[3] == 1 && v->ne[3] == 1 && q->ne[2] % k->ne[2] == 0 && k->ne[2] == v->ne[2] && k->ne[0] % 16 == 0 && v->ne[0] % 16 == 0 &&
            q->nb[0] == sizeof(float) && k->nb[0] == sizeof(ggml_fp16_t) && v->nb[0] == sizeof(ggml_fp16_t) && op->nb[0] == sizeof(float) &&
            (mask && mask->type == GGML_TYPE_F16 && mask->nb[0] == sizeof(ggml_fp16_t) && mask->ne[2] == 1 && mask->ne[3] == 1 && mask->ne[0] == k->ne[1]) &&
@@ -33,11 +33,15 @@ bool attention::takes(const ggml_tensor * op) {
 #endif
 }
 
+bool attention::takes(const ggml_tensor * op) {
+    return is_attention(op) && op->src[0]->ne[1] <= ATTENTION_ROWS;
+}
+
 bool attended_cells::reserve() {
     try {
         for (row & r : rows_) {
             r.cells.resize(static_cast<size_t>(mask_->ne[0]));
-            r.bias.resize(static_cast<size_t>(mask_->ne[0]) + 4); // as many are read at a time
+            r.bias.resize(static_cast<size_t>(mask_->ne[0]) + MORE_BIAS);
         }
         return true;
     } catch (const std::bad_alloc &) {
@@ -54,7 +58,7 @@ attention::attention(const ggml_tensor * op, const attended_cells & cells) :
     n_cells_(static_cast<size_t>(op->src[1]->ne[1])),
     n_parts_((n_cells_ + ATTENTION_PART - 1) / ATTENTION_PART),
     n_value_(static_cast<size_t>(op->src[2]->ne[0])),
-    out_bytes_((n_value_ + 8) * sizeof(float)) {} // each begins as aligned as the first
+    out_bytes_(part_bytes(op)) {}
 
 bool attention::shares_parts() const {
     return n_rows_ <= static_cast<size_t>(FEW);
@@ -64,8 +68,8 @@ size_t attention::bytes(size_t n_threads) const {
     return (shares_parts() ? n_rows_ * n_heads_ : n_threads * ROWS_AT_ONCE * heads_of_group()) * n_parts_ * out_bytes_;
 }
 
-size_t attention::n_parts_of(size_t row) const {
-    return (attended_->of(row).n + ATTENTION_PART - 1) / ATTENTION_PART;
+size_t part_bytes(const ggml_tensor * op) {
+    return (static_cast<size_t>(op->src[2]->ne[0]) + 8) * sizeof(float); // each begins as aligned as the first
 }
 
 #ifdef KOLLAMA_X86_KERNELS
@@ -85,19 +89,6 @@ void attention::attend(size_t i, size_t n_threads) {
     }
 }
 
-// What next(part) gives, until it is false: the memory of each part is asked for while the one before is computed.
-template <class NEXT> void attention::attend_in_turn(const NEXT & next) const {
-    attention_part two[2] = {};
-    bool           goes_on = next(two[0]);
-    two[0].is_first        = true;
-    for (size_t i = 0; goes_on; i++) {
-        attention_part & part = two[i % 2];
-        goes_on               = next(two[(i + 1) % 2]);
-        part.next             = goes_on ? &two[(i + 1) % 2] : nullptr;
-        attend_avx2(part);
-    }
-}
-
 // The next of n, unless fewer than n_left would be left behind it.
 bool attention::take(size_t & i, size_t n, size_t n_left) {
     if (next_.load(std::memory_order_relaxed) + n_left >= n) {
@@ -111,13 +102,13 @@ bool attention::take(size_t & i, size_t n, size_t n_left) {
 void attention::attend_parts(size_t n_threads) {
     size_t n_parts = 0;
     for (size_t row = 0; row < n_rows_; row++) {
-        n_parts = std::max(n_parts, n_parts_of(row));
+        n_parts = std::max(n_parts, attended_->of(row).n_parts());
     }
     const size_t n = n_parts * n_groups_;
     for (size_t i; take(i, n, 0);) {
         size_t row = 0;
         attend_in_turn([&](attention_part & next) {
-            while (row == n_rows_ || i / n_groups_ >= n_parts_of(row)) {
+            while (row == n_rows_ || i / n_groups_ >= attended_->of(row).n_parts()) {
                 if (row < n_rows_) {
                     row++;
                 } else if (take(i, n, n_threads - 1)) { // in advance, and one is left for each of the others
@@ -127,7 +118,7 @@ void attention::attend_parts(size_t n_threads) {
                 }
             }
             const size_t group = i % n_groups_;
-            next               = part_of(group, row, i / n_groups_, at(row, group * heads_of_group()));
+            next               = part_of(op_, attended_->of(row), row, group, i / n_groups_, at(row, group * heads_of_group()), n_parts_ * out_bytes_);
             row++;
             return true;
         });
@@ -141,56 +132,54 @@ void attention::attend_rows(char * parts) {
         const size_t group = i / n, first = i % n * ROWS_AT_ONCE, last = std::min(first + ROWS_AT_ONCE, n_rows_);
         size_t       row = first, n_done = 0; // parts of the row
         attend_in_turn([&](attention_part & next) {
-            for (; row < last && n_done == n_parts_of(row); n_done = 0) {
+            for (; row < last && n_done == attended_->of(row).n_parts(); n_done = 0) {
                 row++;
             }
             if (row == last) {
                 return false;
             }
-            next = part_of(group, row, n_done++, parts + (row - first) * each);
+            next = part_of(op_, attended_->of(row), row, group, n_done++, parts + (row - first) * each, n_parts_ * out_bytes_);
             return true;
         });
         for (row = first; row < last; row++) {
             for (size_t head = 0; head < heads_of_group(); head++) {
-                merge_head(row, group * heads_of_group() + head, parts + (row - first) * each + head * n_parts_ * out_bytes_);
+                merge_head(op_, row, group * heads_of_group() + head, parts + (row - first) * each + head * n_parts_ * out_bytes_, attended_->of(row).n_parts());
             }
         }
     }
 }
 
-// out: of the first of the group's heads, all parts of the row.
-attention_part attention::part_of(size_t group, size_t row, size_t part, char * out) const {
-    const ggml_tensor *  q = op_->src[0], *k = op_->src[1], *v = op_->src[2];
-    const auto &         cells = attended_->of(row);
-    const size_t         first = part * ATTENTION_PART;
-    attention_part       p     = {};
-    std::memcpy(&p.scale, op_->op_params, sizeof(p.scale));
+attention_part part_of(const ggml_tensor * op, const attended & cells, size_t row, size_t group, size_t part, char * out, size_t out_stride) {
+    const ggml_tensor *q = op->src[0], *k = op->src[1], *v = op->src[2];
+    const size_t   first = part * ATTENTION_PART;
+    attention_part p     = {};
+    std::memcpy(&p.scale, op->op_params, sizeof(p.scale));
+    p.n_heads      = static_cast<size_t>(q->ne[2] / k->ne[2]);
     p.keys         = static_cast<const char *>(k->data) + group * k->nb[2];
     p.values       = static_cast<const char *>(v->data) + group * v->nb[2];
     p.key_stride   = k->nb[1];
     p.value_stride = v->nb[1];
     p.n_key        = static_cast<size_t>(k->ne[0]);
-    p.n_value      = n_value_;
+    p.n_value      = static_cast<size_t>(v->ne[0]);
     p.n_cells      = std::min(ATTENTION_PART, cells.n - first);
-    p.cells        = cells.cells.data() + first;
-    p.bias         = cells.bias.data() + first;
-    p.queries      = static_cast<const char *>(q->data) + row * q->nb[1] + group * heads_of_group() * q->nb[2];
+    p.cells        = cells.cells + first;
+    p.bias         = cells.bias + first;
+    p.queries      = static_cast<const char *>(q->data) + row * q->nb[1] + group * p.n_heads * q->nb[2];
     p.query_stride = q->nb[2];
-    p.n_heads      = heads_of_group();
-    p.out          = out + part * out_bytes_;
-    p.out_stride   = n_parts_ * out_bytes_;
+    p.out          = out + part * part_bytes(op);
+    p.out_stride   = out_stride;
     return p;
 }
 
 void attention::merge(size_t i, size_t n) const {
     for (size_t one = i; one < n_rows_ * n_heads_; one += n) {
-        merge_head(one / n_heads_, one % n_heads_, at(one / n_heads_, one % n_heads_));
+        merge_head(op_, one / n_heads_, one % n_heads_, at(one / n_heads_, one % n_heads_), attended_->of(one / n_heads_).n_parts());
     }
 }
 
-void attention::merge_head(size_t row, size_t head, const char * parts) const {
-    merge_avx2(parts, out_bytes_, n_parts_of(row), n_value_,
-               reinterpret_cast<float *>(static_cast<char *>(op_->data) + head * op_->nb[1] + row * op_->nb[2]));
+void merge_head(const ggml_tensor * op, size_t row, size_t head, const char * parts, size_t n_parts) {
+    merge_avx2(parts, part_bytes(op), n_parts, static_cast<size_t>(op->src[2]->ne[0]),
+               reinterpret_cast<float *>(static_cast<char *>(op->data) + head * op->nb[1] + row * op->nb[2]));
 }
 
 #else

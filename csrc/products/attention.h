@@ -1,4 +1,4 @@
-// Attention of fewer rows than ggml's own takes in tiles. The cells of the K/V memory that a row attends to
+// Attention of rows that each look at their own cells: of fewer than a prompt has (prompt_attention.h). The cells of the K/V memory that a row attends to
 // are taken in parts of a fixed length: what it gets depends on them alone, not on how many rows or threads
 // there are, nor on where in the memory they lie, or what lies between.
 
@@ -14,7 +14,18 @@
 namespace kollama {
 
 constexpr size_t  ATTENTION_PART = 128; // cells
-constexpr int64_t ATTENTION_ROWS = 63;  // at most: from 64 on ggml's own takes them in tiles, which is faster
+constexpr int64_t ATTENTION_ROWS = 63;  // at most: more are a prompt's
+
+// What a row attends to, in the order of the cells.
+struct attended {
+    const uint32_t * cells;
+    const float *    bias; // of the mask
+    size_t           n;
+
+    size_t n_parts() const { return (n + ATTENTION_PART - 1) / ATTENTION_PART; }
+};
+
+constexpr size_t MORE_BIAS = 4; // as many are read at a time
 
 // What rows attend to, by a mask of a graph: the layers share it.
 class attended_cells {
@@ -25,14 +36,15 @@ class attended_cells {
     bool reserve(); // false: there is no memory
     void list(size_t i, size_t n); // by n threads, the i-th with i
 
-    struct row {
-        std::vector<uint32_t> cells; // in their order; n of them
-        std::vector<float>    bias;  // of the mask
-        size_t                n = 0;
-    };
-    const row & of(size_t row) const { return rows_[row]; }
+    attended of(size_t row) const { return { rows_[row].cells.data(), rows_[row].bias.data(), rows_[row].n }; }
 
   private:
+    struct row {
+        std::vector<uint32_t> cells;
+        std::vector<float>    bias;
+        size_t                n = 0;
+    };
+
     const ggml_tensor * mask_;
     std::vector<row>    rows_;
 };
@@ -55,7 +67,32 @@ struct attention_part {
     size_t           out_stride;
 };
 
+// A part of a row, for the heads of one group; out: for the first of them, whose parts follow one another, and out_stride
+// bytes later those of the next.
+attention_part part_of(const ggml_tensor * op, const attended & cells, size_t row, size_t group, size_t part, char * out, size_t out_stride);
+size_t         part_bytes(const ggml_tensor * op); // of one head
+
+// From the parts of a head of a row to what op gives.
+void merge_head(const ggml_tensor * op, size_t row, size_t head, const char * parts, size_t n_parts);
+
+// Whether op attends to a K/V memory that kernels read, with any number of rows.
+bool is_attention(const ggml_tensor * op);
+
 void attend_avx2(const attention_part & part);
+
+// What next(part) gives, until it is false: the memory of each part is asked for while the one before is computed.
+template <class NEXT> void attend_in_turn(const NEXT & next) {
+    attention_part two[2] = {};
+    bool           goes_on = next(two[0]);
+    two[0].is_first        = true;
+    for (size_t i = 0; goes_on; i++) {
+        attention_part & part = two[i % 2];
+        goes_on               = next(two[(i + 1) % 2]);
+        part.next             = goes_on ? &two[(i + 1) % 2] : nullptr;
+        attend_avx2(part);
+    }
+}
+
 size_t list_cells_avx2(const uint16_t * mask, size_t n, uint32_t * cells, float * bias); // how many
 void merge_avx2(const char * parts, size_t stride, size_t n_parts, size_t n_value, float * out);
 
@@ -82,11 +119,7 @@ class attention {
     bool take(size_t & i, size_t n, size_t n_left);
     void attend_parts(size_t n_threads);
     void attend_rows(char * parts);
-    template <class NEXT> void attend_in_turn(const NEXT & next) const;
-    attention_part             part_of(size_t group, size_t row, size_t part, char * out) const;
-    void merge_head(size_t row, size_t head, const char * parts) const;
     size_t heads_of_group() const { return n_heads_ / n_groups_; }
-    size_t n_parts_of(size_t row) const;
     char * at(size_t row, size_t head) const { return parts_ + (row * n_heads_ + head) * n_parts_ * out_bytes_; }
 
     const ggml_tensor *    op_;

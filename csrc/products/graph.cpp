@@ -28,6 +28,14 @@ void on_attend(ggml_tensor *, int ith, int nth, void * of) {
     static_cast<attention *>(of)->attend(static_cast<size_t>(ith), static_cast<size_t>(nth));
 }
 
+void on_find(ggml_tensor *, int ith, int nth, void * of) {
+    static_cast<row_runs *>(of)->find(static_cast<size_t>(ith), static_cast<size_t>(nth));
+}
+
+void on_attend_prompt(ggml_tensor *, int ith, int, void * of) {
+    static_cast<prompt_attention *>(of)->attend(static_cast<size_t>(ith));
+}
+
 void on_merge(ggml_tensor *, int ith, int nth, void * of) {
     static_cast<const attention *>(of)->merge(static_cast<size_t>(ith), static_cast<size_t>(nth));
 }
@@ -67,6 +75,9 @@ ggml_cgraph * product_graph::of(const ggml_cgraph & graph, int n_threads) {
     for (attention & a : attentions_) {
         a.begin();
     }
+    for (prompt_attention & a : prompt_attentions_) {
+        a.begin();
+    }
     return &replaced_;
 }
 
@@ -75,6 +86,8 @@ bool product_graph::build(const ggml_cgraph & graph, int n_threads) {
     fews_.clear();
     attentions_.clear();
     attended_.clear();
+    prompt_attentions_.clear();
+    runs_.clear();
     nodes_.clear();
     operations_.clear();
     before_ = nullptr;
@@ -96,6 +109,8 @@ bool product_graph::build(const ggml_cgraph & graph, int n_threads) {
             if (a.shares_parts()) {
                 add(on_merge, &a);
             }
+        } else if (prompt_attention::takes(node)) {
+            add(on_attend_prompt, &prompt_attentions_.emplace_back(kernels_, node, runs_of(node)));
         } else {
             nodes_.push_back(node);
         }
@@ -120,6 +135,9 @@ bool product_graph::reserve(int n_threads) {
     for (const attention & a : attentions_) {
         parts = std::max(parts, a.bytes(static_cast<size_t>(n_threads)));
     }
+    for (const prompt_attention & a : prompt_attentions_) {
+        parts = std::max(parts, a.bytes() * static_cast<size_t>(n_threads));
+    }
     if (!parts_.reserve(parts) || !tiles_.reserve(tiles) || !panels_.reserve(panels) || !narrow_.reserve(narrow)) {
         return false;
     }
@@ -132,12 +150,11 @@ bool product_graph::reserve(int n_threads) {
     for (attention & a : attentions_) {
         a.use(parts_.data());
     }
-    for (attended_cells & cells : attended_) {
-        if (!cells.reserve()) {
-            return false;
-        }
+    for (prompt_attention & a : prompt_attentions_) {
+        a.use(parts_.data());
     }
-    return true;
+    return std::all_of(attended_.begin(), attended_.end(), [](attended_cells & cells) { return cells.reserve(); }) &&
+           std::all_of(runs_.begin(), runs_.end(), [](row_runs & runs) { return runs.reserve(); });
 }
 
 // What ggml_custom_4d makes, without a ggml_context to make it in.
@@ -183,6 +200,20 @@ const attended_cells & product_graph::cells_of(const ggml_tensor * op) {
     attended_cells & cells = attended_.emplace_back(op->src[3], n_rows);
     add(on_list, &cells);
     return cells;
+}
+
+// Likewise.
+const row_runs & product_graph::runs_of(const ggml_tensor * op) {
+    const auto   n_rows = static_cast<size_t>(op->src[0]->ne[1]);
+    const size_t most   = most_rows_of_run(op);
+    for (const row_runs & runs : runs_) {
+        if (runs.is_of(op->src[3], n_rows, most)) {
+            return runs;
+        }
+    }
+    row_runs & runs = runs_.emplace_back(op->src[3], n_rows, most);
+    add(on_find, &runs);
+    return runs;
 }
 
 // The products behind node `at` that have its activations, and could as well be computed with it: Q, K

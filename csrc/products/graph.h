@@ -5,6 +5,7 @@
 #include "products/attention.h"
 #include "products/few.h"
 #include "products/product.h"
+#include "products/prompt_attention.h"
 
 #include "ggml-impl.h"
 
@@ -28,6 +29,7 @@ class product_graph {
     void          add_product(const ggml_tensor * op, int n_threads);
     few_products & add_few(const ggml_tensor * op);
     const attended_cells & cells_of(const ggml_tensor * op);
+    const row_runs &       runs_of(const ggml_tensor * op);
     void          gather(const ggml_cgraph & graph, int at, few_products & into);
 
     const product_kernels &    kernels_;
@@ -37,6 +39,8 @@ class product_graph {
     std::deque<few_products>   fews_;
     std::deque<attended_cells> attended_;
     std::deque<attention>      attentions_;
+    std::deque<row_runs>         runs_;
+    std::deque<prompt_attention> prompt_attentions_;
     const product *            before_ = nullptr; // whose tiles are there
     std::vector<bool>          gathered_;         // by node: computed with an earlier one
     std::vector<ggml_tensor *> nodes_;
