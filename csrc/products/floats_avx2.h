@@ -1,4 +1,4 @@
-// What attention does with eight floats, with AVX2, FMA and F16C. Included with those flags alone.
+// Eight floats in a register, with AVX2, FMA and F16C: included with those flags at least.
 
 #pragma once
 
@@ -47,6 +47,25 @@ KOLLAMA_INLINE __m256 exp_of(__m256 x) {
     const __m256i power = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
     const __m256  e     = _mm256_mul_ps(p, _mm256_castsi256_ps(power));
     return _mm256_and_ps(e, _mm256_cmp_ps(x, low, _CMP_NLT_UQ)); // NaN stays
+}
+
+// Eight times eight floats, from rows to columns, step floats apart.
+KOLLAMA_INLINE void turn(const __m256 * rows, float * out, size_t step) {
+    __m256 a[8], b[8];
+    for (size_t i = 0; i < 4; i++) {
+        a[2 * i]     = _mm256_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
+        a[2 * i + 1] = _mm256_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
+    }
+    for (size_t i = 0; i < 2; i++) {
+        b[4 * i]     = _mm256_shuffle_ps(a[4 * i], a[4 * i + 2], 0x44);
+        b[4 * i + 1] = _mm256_shuffle_ps(a[4 * i], a[4 * i + 2], 0xee);
+        b[4 * i + 2] = _mm256_shuffle_ps(a[4 * i + 1], a[4 * i + 3], 0x44);
+        b[4 * i + 3] = _mm256_shuffle_ps(a[4 * i + 1], a[4 * i + 3], 0xee);
+    }
+    for (size_t i = 0; i < 4; i++) {
+        _mm256_storeu_ps(out + i * step, _mm256_permute2f128_ps(b[i], b[i + 4], 0x20));
+        _mm256_storeu_ps(out + (i + 4) * step, _mm256_permute2f128_ps(b[i], b[i + 4], 0x31));
+    }
 }
 
 } // namespace

@@ -9,25 +9,6 @@ namespace {
 
 constexpr uint16_t NOT_ATTENDED = 0xfc00; // minus infinity
 
-// Eight times eight floats, from rows to columns.
-KOLLAMA_INLINE void turn(const __m256 * rows, float * out, size_t step) {
-    __m256 a[8], b[8];
-    for (size_t i = 0; i < 4; i++) {
-        a[2 * i]     = _mm256_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
-        a[2 * i + 1] = _mm256_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
-    }
-    for (size_t i = 0; i < 2; i++) {
-        b[4 * i]     = _mm256_shuffle_ps(a[4 * i], a[4 * i + 2], 0x44);
-        b[4 * i + 1] = _mm256_shuffle_ps(a[4 * i], a[4 * i + 2], 0xee);
-        b[4 * i + 2] = _mm256_shuffle_ps(a[4 * i + 1], a[4 * i + 3], 0x44);
-        b[4 * i + 3] = _mm256_shuffle_ps(a[4 * i + 1], a[4 * i + 3], 0xee);
-    }
-    for (size_t i = 0; i < 4; i++) {
-        _mm256_storeu_ps(out + i * step, _mm256_permute2f128_ps(b[i], b[i + 4], 0x20));
-        _mm256_storeu_ps(out + (i + 4) * step, _mm256_permute2f128_ps(b[i], b[i + 4], 0x31));
-    }
-}
-
 } // namespace
 
 void attended_bits_avx2(const uint16_t * mask, size_t n, uint64_t * bits) {
