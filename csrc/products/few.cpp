@@ -8,8 +8,9 @@ namespace kollama {
 namespace {
 
 // A thread takes this part of what is left of a share at a time, and in the end this part of a share: one that
-// is held up leaves most to the others, and all end at about the same time.
-constexpr size_t PART_OF_REST = 8, PART_OF_SHARE = 32;
+// is held up leaves the most to the others, and all end at about the same time. More often would cost more than it
+// brings: each time, what was written must be in the cache before the next is read.
+constexpr size_t PART_OF_REST = 3, PART_OF_SHARE = 16;
 
 // Threads do not write to the same cache line.
 size_t whole_lines(size_t bytes) {
