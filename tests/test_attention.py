@@ -73,13 +73,13 @@ def _needs_products() -> None:
 
 
 # Rows of one batch that fill no run, one and many; parts of the memory that are not full, and a second batch behind them.
-@pytest.mark.parametrize("reads", [[64], [65, 64], [95, 97], [300, 70, 1, 3], [700, 65]], ids=str)
+@pytest.mark.parametrize("reads", [[64], [65, 64], [95, 97], [300, 70], [700, 65]], ids=str)
 def test_one_prompt_is_as_ggml_computes_it(path: Path, reads: list[int]) -> None:
     theirs = run(ALONE, path, [reads], "0")
     for products in ("", "avx2"):
         ours = run(ALONE, path, [reads], products)
         assert ours != theirs, "ggml computed it"
-        np.testing.assert_allclose(ours, theirs, atol=0.02)  # of some 5: ggml rounds queries to 16 bits
+        np.testing.assert_allclose(ours, theirs, atol=2e-4)  # of some 5
 
 
 # Shorter than a run may be, as long, and longer; with what others have between, in the memory and in the batch.
@@ -91,4 +91,4 @@ def test_several_prompts_beside_streams_are_as_ggml_computes_them(path: Path) ->
         for a, b in zip(ours, theirs, strict=True):
             both = a.keys() & b.keys()
             assert len(both) >= 17  # of 20: the last may be as likely as the next
-            assert all(abs(a[token] - b[token]) < 0.02 for token in both)
+            assert all(abs(a[token] - b[token]) < 0.02 for token in both)  # of fewer rows ggml rounds the queries to 16 bits
