@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <new>
+#include <type_traits>
 
 namespace kollama {
 namespace {
@@ -58,7 +59,7 @@ struct prompt_attention::work {
     uint16_t * mask;    // of each row, of a part
     float *    keys;    // of a part, in panels
     float *    values;
-    float *    scores; // of a tile: then weights
+    float *    scores;  // of a tile, then weights
     float *    weights; // turned
     float *    more;    // sums of values
     // of a single row
@@ -68,9 +69,9 @@ struct prompt_attention::work {
 
     size_t bytes = 0;
 
-    work(const prompt_attention & a, char * memory) {
+    work(const prompt_attention & a, char * memory) { // null: to see how much it is
         auto take = [&](auto *& to, size_t n) {
-            to = reinterpret_cast<std::decay_t<decltype(to)>>(memory + bytes);
+            to = memory ? reinterpret_cast<std::decay_t<decltype(to)>>(memory + bytes) : nullptr;
             bytes += whole(n * sizeof(*to), 64);
         };
         const size_t n_columns = a.n_heads_ * a.most_;
