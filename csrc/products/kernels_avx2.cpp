@@ -14,7 +14,7 @@ namespace {
 
 struct simd {
     static constexpr size_t ROWS = 8, FLOAT_COLUMNS = 4, FLOAT_REGISTERS = 3, MOST_SUMS = 8;
-    static constexpr auto   FAR = _MM_HINT_T1;
+    static constexpr int    FAR = SECOND_CACHE;
     static constexpr bool   IN_REGISTERS = false;
     // Eight sums, and what a product takes, have room in registers.
     template <product_type TYPE> static constexpr size_t GROUPS          = TYPE == PRODUCT_Q8_0 ? 1 : 2;

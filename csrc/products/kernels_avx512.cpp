@@ -10,7 +10,7 @@ namespace {
 
 struct simd {
     static constexpr size_t ROWS = 16, FLOAT_COLUMNS = COLUMNS, FLOAT_REGISTERS = 2, MOST_SUMS = 16;
-    static constexpr auto   FAR = _MM_HINT_T0; // the second was slower on Zen 5
+    static constexpr int    FAR = FIRST_CACHE; // the second was slower on Zen 5
     template <product_type> static constexpr size_t GROUPS = 1;
     using bytes  = __m512i;
     using floats = __m512;
