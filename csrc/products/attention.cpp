@@ -56,7 +56,7 @@ attention::attention(const ggml_tensor * op, const attended_cells & cells) :
     n_heads_(static_cast<size_t>(op->src[0]->ne[2])),
     n_groups_(static_cast<size_t>(op->src[1]->ne[2])),
     n_cells_(static_cast<size_t>(op->src[1]->ne[1])),
-    n_parts_((n_cells_ + ATTENTION_PART - 1) / ATTENTION_PART),
+    n_parts_(n_attention_parts(n_cells_)),
     n_value_(static_cast<size_t>(op->src[2]->ne[0])),
     out_bytes_(part_bytes(op)) {}
 
@@ -76,8 +76,7 @@ size_t part_bytes(const ggml_tensor * op) {
 
 void attended_cells::list(size_t i, size_t n) {
     for (size_t r = i; r < rows_.size(); r += n) {
-        const auto * mask = reinterpret_cast<const uint16_t *>(static_cast<const char *>(mask_->data) + r * mask_->nb[1]);
-        rows_[r].n        = list_cells_avx2(mask, static_cast<size_t>(mask_->ne[0]), rows_[r].cells.data(), rows_[r].bias.data());
+        rows_[r].n = list_cells_avx2(row_of_mask(mask_, r), static_cast<size_t>(mask_->ne[0]), rows_[r].cells.data(), rows_[r].bias.data());
     }
 }
 

@@ -1,6 +1,6 @@
-// Attention of rows that each look at their own cells: of fewer than a prompt has (prompt_attention.h). The cells of the K/V memory that a row attends to
-// are taken in parts of a fixed length: what it gets depends on them alone, not on how many rows or threads
-// there are, nor on where in the memory they lie, or what lies between.
+// Attention of rows that each look at their own cells: of fewer than a prompt has (prompt_attention.h). The cells of
+// the K/V memory that a row attends to are taken in parts of a fixed length: what it gets depends on them alone, not
+// on how many rows or threads there are, nor on where in the memory they lie, or what lies between.
 
 #pragma once
 
@@ -16,13 +16,23 @@ namespace kollama {
 constexpr size_t  ATTENTION_PART = 128; // cells
 constexpr int64_t ATTENTION_ROWS = 63;  // at most: more are a prompt's
 
+constexpr uint16_t NOT_ATTENDED = 0xfc00; // in a mask: minus infinity
+
+inline const uint16_t * row_of_mask(const ggml_tensor * mask, size_t row) {
+    return reinterpret_cast<const uint16_t *>(static_cast<const char *>(mask->data) + row * mask->nb[1]);
+}
+
+inline size_t n_attention_parts(size_t n_cells) {
+    return (n_cells + ATTENTION_PART - 1) / ATTENTION_PART;
+}
+
 // What a row attends to, in the order of the cells.
 struct attended {
     const uint32_t * cells;
     const float *    bias; // of the mask
     size_t           n;
 
-    size_t n_parts() const { return (n + ATTENTION_PART - 1) / ATTENTION_PART; }
+    size_t n_parts() const { return n_attention_parts(n); }
 };
 
 constexpr size_t MORE_BIAS = 4; // as many are read at a time

@@ -148,7 +148,7 @@ size_t list_cells_avx2(const uint16_t * mask, size_t n, uint32_t * cells, float 
     for (size_t i = 0; i < n; i++) {
         cells[n_listed] = static_cast<uint32_t>(i);
         bias[n_listed]  = _cvtsh_ss(mask[i]);
-        n_listed += mask[i] != 0xfc00; // minus infinity
+        n_listed += mask[i] != NOT_ATTENDED;
     }
     return n_listed;
 }

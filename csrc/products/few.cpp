@@ -12,11 +12,6 @@ namespace {
 // brings: each time, what was written must be in the cache before the next is read.
 constexpr size_t PART_OF_REST = 3, PART_OF_SHARE = 16;
 
-// Threads do not write to the same cache line.
-size_t whole_lines(size_t bytes) {
-    return (bytes + 63) / 64 * 64;
-}
-
 product_type type_of(const ggml_tensor * op) {
     return static_cast<product_type>(product_type_of(op->src[0]->type));
 }
@@ -32,7 +27,7 @@ few_products::few_products(const product_kernels & kernels, const ggml_tensor * 
     type_(type_of(op)),
     n_columns_(static_cast<size_t>(ggml_nrows(op->src[1]))),
     n_blocks_(static_cast<size_t>(op->src[0]->ne[0]) / BLOCK),
-    tile_bytes_(whole_lines(n_columns_ * n_blocks_ * kernels.of[type_].column_block_bytes)),
+    tile_bytes_(whole(n_columns_ * n_blocks_ * kernels.of[type_].column_block_bytes, CACHE_LINE)),
     group_rows_(kernels.of[type_].few_rows) {
     add(op);
 }

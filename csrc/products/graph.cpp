@@ -189,31 +189,24 @@ few_products & product_graph::add_few(const ggml_tensor * op) {
     return p;
 }
 
-// Once for a mask, which the layers share.
-const attended_cells & product_graph::cells_of(const ggml_tensor * op) {
-    const auto n_rows = static_cast<size_t>(op->src[0]->ne[1]);
-    for (const attended_cells & cells : attended_) {
-        if (cells.is_of(op->src[3], n_rows)) {
-            return cells;
+// What the layers share: the one of that mask, and of what else there is of it.
+template <class T, class... OF> const T & product_graph::shared(std::deque<T> & all, ggml_custom_op_t run, OF... of) {
+    for (const T & one : all) {
+        if (one.is_of(of...)) {
+            return one;
         }
     }
-    attended_cells & cells = attended_.emplace_back(op->src[3], n_rows);
-    add(on_list, &cells);
-    return cells;
+    T & one = all.emplace_back(of...);
+    add(run, &one);
+    return one;
 }
 
-// Likewise.
+const attended_cells & product_graph::cells_of(const ggml_tensor * op) {
+    return shared(attended_, on_list, op->src[3], static_cast<size_t>(op->src[0]->ne[1]));
+}
+
 const row_runs & product_graph::runs_of(const ggml_tensor * op) {
-    const auto   n_rows = static_cast<size_t>(op->src[0]->ne[1]);
-    const size_t most   = most_rows_of_run(op);
-    for (const row_runs & runs : runs_) {
-        if (runs.is_of(op->src[3], n_rows, most)) {
-            return runs;
-        }
-    }
-    row_runs & runs = runs_.emplace_back(op->src[3], n_rows, most);
-    add(on_find, &runs);
-    return runs;
+    return shared(runs_, on_find, op->src[3], static_cast<size_t>(op->src[0]->ne[1]), most_rows_of_run(op));
 }
 
 // The products behind node `at` that have its activations, and could as well be computed with it: Q, K

@@ -28,6 +28,7 @@ class product_graph {
     void                   add(ggml_custom_op_t run, void * of);
     void                   add_product(const ggml_tensor * op, int n_threads);
     few_products &         add_few(const ggml_tensor * op);
+    template <class T, class... OF> const T & shared(std::deque<T> & all, ggml_custom_op_t run, OF... of);
     const attended_cells & cells_of(const ggml_tensor * op);
     const row_runs &       runs_of(const ggml_tensor * op);
     void                   gather(const ggml_cgraph & graph, int at, few_products & into);

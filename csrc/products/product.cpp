@@ -7,7 +7,6 @@
 namespace kollama {
 namespace {
 
-constexpr size_t CACHE_LINE = 64;
 constexpr size_t NEAR_CACHE = 512 * 1024; // of a core, that unpacked weights may take
 
 } // namespace

@@ -12,6 +12,12 @@
 
 namespace kollama {
 
+constexpr size_t CACHE_LINE = 64; // threads do not write to the same one
+
+inline size_t whole(size_t n, size_t of) { // up to a multiple
+    return (n + of - 1) / of * of;
+}
+
 // Memory that is only written before it is read, and begins at a cache line.
 class scratch {
   public:

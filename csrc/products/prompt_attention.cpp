@@ -16,10 +16,6 @@ constexpr size_t NUMBERS    = 16 * 1024; // of a run's queries, or of its sums: 
 constexpr size_t LEAST_RUN  = 4;         // rows; fewer are taken one by one
 constexpr int    MOST_OTHER = 1;         // cells that a row of a run has and the row before has not, or the other way round
 
-size_t whole(size_t n, size_t of) {
-    return (n + of - 1) / of * of;
-}
-
 } // namespace
 
 // ---- runs ----------------------------------------------------------------------------------------
@@ -72,7 +68,7 @@ struct prompt_attention::work {
     work(const prompt_attention & a, char * memory) { // null: to see how much it is
         auto take = [&](auto *& to, size_t n) {
             to = memory ? reinterpret_cast<std::decay_t<decltype(to)>>(memory + bytes) : nullptr;
-            bytes += whole(n * sizeof(*to), 64);
+            bytes += whole(n * sizeof(*to), CACHE_LINE);
         };
         const size_t n_columns = a.n_heads_ * a.most_;
         take(queries, n_columns * a.n_key_);
@@ -112,12 +108,7 @@ size_t prompt_attention::bytes() const {
 }
 
 size_t prompt_attention::row_bytes() const {
-    return (n_cells_ + ATTENTION_PART - 1) / ATTENTION_PART * part_bytes(op_);
-}
-
-const uint16_t * prompt_attention::mask_of(size_t row) const {
-    const ggml_tensor * mask = op_->src[3];
-    return reinterpret_cast<const uint16_t *>(static_cast<const char *>(mask->data) + row * mask->nb[1]);
+    return n_attention_parts(n_cells_) * part_bytes(op_);
 }
 
 #ifdef KOLLAMA_X86_KERNELS
@@ -140,8 +131,7 @@ void row_runs::find(size_t i, size_t n) {
         const size_t end   = std::min(start + most_, n_rows);
         size_t       first = start;
         for (size_t row = start; row < end; row++) {
-            const auto * mask = reinterpret_cast<const uint16_t *>(static_cast<const char *>(mask_->data) + row * mask_->nb[1]);
-            attended_bits_avx2(mask, static_cast<size_t>(mask_->ne[0]), bits(row));
+            attended_bits_avx2(row_of_mask(mask_, row), static_cast<size_t>(mask_->ne[0]), bits(row));
             if (row == start || !goes_on(row)) {
                 first = row;
             } else {
@@ -172,7 +162,7 @@ void prompt_attention::attend(size_t i) {
 }
 
 void prompt_attention::attend_alone(size_t row, size_t group, const work & w) const {
-    const attended cells{ w.row_cells, w.row_bias, list_cells_avx2(mask_of(row), n_cells_, w.row_cells, w.row_bias) };
+    const attended cells{ w.row_cells, w.row_bias, list_cells_avx2(row_of_mask(op_->src[3], row), n_cells_, w.row_cells, w.row_bias) };
     size_t         n_done  = 0; // parts
     attend_in_turn([&](attention_part & next) {
         const bool is_left = n_done < cells.n_parts();
@@ -235,7 +225,7 @@ void prompt_attention::add_part(size_t first, size_t n, size_t group, size_t n_c
         const size_t n_columns = std::min(COLUMNS, n - tile);
         bool         any       = false;
         for (size_t row = tile; row < tile + n_columns; row++) {
-            any |= gather_mask_avx2(mask_of(first + row), w.cells, n_cells, room, w.mask + row * PROMPT_PART);
+            any |= gather_mask_avx2(row_of_mask(op_->src[3], first + row), w.cells, n_cells, room, w.mask + row * PROMPT_PART);
         }
         for (size_t head = 0; any && head < n_heads_; head++) {
             add_tile(head * most_ + tile, w.mask + tile * PROMPT_PART, n_columns, n_cells, w);

@@ -57,7 +57,6 @@ class prompt_attention {
     void             attend_alone(size_t row, size_t group, const work & w) const;
     void             add_part(size_t first, size_t n, size_t group, size_t n_cells, const work & w) const;
     void             add_tile(size_t first, const uint16_t * mask, size_t n_columns, size_t n_cells, const work & w) const;
-    const uint16_t * mask_of(size_t row) const;
     size_t           row_bytes() const; // of a single row's parts, for one head
 
     const product_kernels::of_type & kernel_;

@@ -5,11 +5,6 @@
 #include "products/floats_avx2.h"
 
 namespace kollama {
-namespace {
-
-constexpr uint16_t NOT_ATTENDED = 0xfc00; // minus infinity
-
-} // namespace
 
 void attended_bits_avx2(const uint16_t * mask, size_t n, uint64_t * bits) {
     const __m256i none = _mm256_set1_epi16(static_cast<short>(NOT_ATTENDED));
