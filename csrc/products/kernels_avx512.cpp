@@ -3,6 +3,7 @@
 #include "products/kernels_x86.inc"
 
 #include "products/few_x86.inc"
+#include "products/column_avx512.inc"
 #include "products/floats_x86.inc"
 
 namespace kollama {
@@ -105,6 +106,10 @@ struct simd {
 
     static constexpr bool IN_REGISTERS = true;
     template <product_type, size_t> static constexpr bool THROUGH_MEMORY = false;
+
+    template <product_type TYPE> static constexpr bool BY_ROW = TYPE == PRODUCT_Q4_0 || TYPE == PRODUCT_Q4_1;
+
+    template <product_type TYPE, class... OF> static void multiply_column(OF... of) { kollama::multiply_column<simd, TYPE>(of...); }
 
     // start + the products of a block with one column, whose fours are STRIDE apart.
     template <size_t, size_t STRIDE> static KOLLAMA_INLINE floats dot(const bytes * weights, const int8_t (*column)[4], int32_t start) {
