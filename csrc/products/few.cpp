@@ -7,10 +7,10 @@
 namespace kollama {
 namespace {
 
-// A thread takes this part of what is left of a share at a time, and in the end this part of a share: one that
-// is held up leaves the most to the others, and all end at about the same time. More often would cost more than it
-// brings: each time, what was written must be in the cache before the next is read.
-constexpr size_t PART_OF_REST = 3, PART_OF_SHARE = 16;
+// A thread takes this part of what is left of a share at a time, and in the end this part of a share, but not more than
+// so many bytes: one that is held up leaves the most to the others, and all end at about the same time. More often would
+// cost more than it brings: each time, what was written must be in the cache before the next is read.
+constexpr size_t PART_OF_REST = 3, PART_OF_SHARE = 16, MOST_AT_END = 64 * 1024;
 
 product_type type_of(const ggml_tensor * op) {
     return static_cast<product_type>(product_type_of(op->src[0]->type));
@@ -46,10 +46,14 @@ bool few_products::writes_over(const ggml_tensor * op) const {
     return std::any_of(matrices_.begin(), matrices_.end(), [&](const matrix & m) { return overlap(m.op, op); });
 }
 
+size_t few_products::group_bytes() const {
+    return group_rows_ * matrices_[0].op->src[0]->nb[1];
+}
+
 void few_products::use(char * tiles, int n_threads) {
     tiles_    = tiles;
     n_shares_ = static_cast<size_t>(n_threads);
-    least_    = std::max<size_t>(1, n_groups_ / (n_shares_ * PART_OF_SHARE));
+    least_    = std::max<size_t>(1, std::min(n_groups_ / (n_shares_ * PART_OF_SHARE), MOST_AT_END / group_bytes()));
     shares_   = std::make_unique<share[]>(n_shares_);
     for (size_t i = 0; i < n_shares_; i++) {
         shares_[i].first = n_groups_ * i / n_shares_;

@@ -44,6 +44,7 @@ class few_products {
         size_t              first, end;
     };
 
+    size_t group_bytes() const;
     bool take(share & from, size_t & first, size_t & end) const;
     void multiply(size_t first, size_t end, const char * tile) const; // of groups
 
