@@ -2,9 +2,10 @@
 
 #include "offload.h"
 #include "products/accelerator.h"
+#include "state.h"
 #include "tokenizer/handle.h"
 #include "tokenizer/read_gguf.h"
-#include "state.h"
+#include "tokenizer/wrap_llama.h"
 
 #include <algorithm>
 #include <cctype>

@@ -458,6 +458,47 @@ def test_gguf_round_trip(with_llama_cpp: tuple[kollama.Tokenizer, LlamaCpp], tex
     assert not text or (offsets[0, 0] == 0 and offsets[-1, 1] == len(text))
 
 
+# ---- byte-level BPE: llama.cpp's own tokenizer, but what came before is not read again -------------
+
+BPE_GGUFS = ["llama-bpe", "qwen2", "gpt-2", "command-r", "deepseek-llm", "mpt", "gemma-4"]
+BPE_SPECIALS = st.sampled_from([
+    "<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|im_start|>", "<|im_end|>\n", "<|endoftext|>", "<|endoftext|><|im",
+    "<|END_OF_TURN_TOKEN|>", "<|begin|>", "<｜end▁of▁sentence｜>", "<|endoftext", "|>", "  ", "        ", "<pad>", "<0x0A>", "\n\n"])
+BPE_TEXTS = st.lists(st.one_of(TEXTS, BPE_SPECIALS), max_size=6).map("".join)
+
+
+@pytest.fixture(scope="module", params=BPE_GGUFS)
+def bpe_with_llama_cpp(request: pytest.FixtureRequest) -> Iterator[tuple[kollama.Tokenizer, LlamaCpp]]:
+    path = VOCABULARIES / f"ggml-vocab-{request.param}.gguf"
+    if not path.exists():
+        pytest.skip("the submodule is not checked out")
+    reference = LlamaCpp(path)
+    yield kollama.Tokenizer.from_file(path), reference
+    reference.close()
+
+
+@settings(quick, max_examples=150)
+@example(["<|im_start|>user\n안녕하세요<|im_end|>\n", "<|im_start|>user\n안녕하세요<|im_end|>\n<|im_start|>assistant\n네, 반갑습니다."])
+@given(st.lists(BPE_TEXTS, max_size=3))
+def test_texts_that_come_again(bpe_with_llama_cpp: tuple[kollama.Tokenizer, LlamaCpp], texts: list[str]) -> None:
+    own, reference = bpe_with_llama_cpp
+    assert not own.native
+    for text in (*texts, *texts, "".join(texts)):
+        for parse_special in (True, False):
+            assert own.encode(text, parse_special=parse_special).tolist() == reference.encode(text, parse_special)
+
+
+def test_a_chat_longer_than_what_is_kept(bpe_with_llama_cpp: tuple[kollama.Tokenizer, LlamaCpp]) -> None:
+    own, reference = bpe_with_llama_cpp
+    turns = [f"{i}번째 말: " + "가나다라 마바사. " * 500 for i in range(100)]  # 2.2 MB, and 1 MB is kept twice
+    specials = [text for text in ("<|im_end|>", "<|eot_id|>", "<|END_OF_TURN_TOKEN|>", "<|endoftext|>", "<｜end▁of▁sentence｜>", "<eos>")
+                if len(reference.encode(text, True)) == 1]
+    expected = [token for turn in turns for token in (*reference.encode(turn, True), *reference.encode(specials[0], True))]
+    chat = "".join(turn + specials[0] for turn in turns)
+    for _ in range(2):
+        assert own.encode(chat, parse_special=True).tolist() == expected
+
+
 # ---- SentencePiece -------------------------------------------------------------------------------
 
 

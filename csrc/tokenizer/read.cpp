@@ -4,6 +4,7 @@
 #include "model.h"
 #include "tokenizer/chars.h"
 #include "tokenizer/read_gguf.h"
+#include "tokenizer/wrap_llama.h"
 
 #include <algorithm>
 

@@ -5,6 +5,8 @@
 #include "tokenizer/llama_kinds.h"
 #include "tokenizer/pipelines.h"
 
+#include "llama.h"
+
 #include <cmath>
 #include <cstring>
 
@@ -149,94 +151,11 @@ std::shared_ptr<tokenizer> read_gguf_tokenizer(const byte_source & source, const
     return ranked;
 }
 
-// ---- the kinds that llama.cpp does ---------------------------------------------------------------
-
-namespace {
-
-class llama_encoder : public encoder {
-  public:
-    explicit llama_encoder(const llama_vocab * vocab) : vocab_(vocab) {}
-
-    std::unique_ptr<encoder_state> make_state() const override { return std::make_unique<encoder_state>(); }
-
-    void encode(encoder_state &, std::string_view text, bool parse_special, token_buffer & out) const override {
-        if (out.with_spans()) {
-            throw failure(KOLLAMA_ERROR_ARGUMENT, "offsets are not known for this kind of vocabulary: llama.cpp reads it");
-        }
-        if (text.size() > INT32_MAX / 2) {
-            throw failure(KOLLAMA_ERROR_ARGUMENT, format("a text of %zu bytes is too long for one call", text.size()));
-        }
-        check_utf8(text);
-        auto call = [&](size_t room) {
-            return llama_tokenize(vocab_, text.data(), static_cast<int32_t>(text.size()), out.room(room), static_cast<int32_t>(room),
-                                  false, parse_special);
-        };
-        int32_t n = call(text.size() + 16);
-        if (n < 0 && n != INT32_MIN) {
-            n = call(static_cast<size_t>(-static_cast<int64_t>(n)));
-        }
-        if (n < 0) {
-            throw failure(KOLLAMA_ERROR_ARGUMENT, "the text has too many tokens for one call");
-        }
-        out.advance(static_cast<size_t>(n));
-    }
-
-  private:
-    const llama_vocab * vocab_;
-};
-
-void append_llama_piece(const llama_vocab * vocab, int32_t token, std::string & out) {
-    out.resize(64); // nearly every piece; llama.cpp says what the others need
-    int32_t length = llama_token_to_piece(vocab, token, out.data(), static_cast<int32_t>(out.size()), 0, true);
-    if (length < 0) {
-        out.resize(static_cast<size_t>(-length));
-        length = llama_token_to_piece(vocab, token, out.data(), -length, 0, true);
-    }
-    out.resize(static_cast<size_t>(std::max(0, length)));
-}
-
-} // namespace
-
 void take_ends(const vocabulary & from, vocabulary & to) {
     to.bos     = from.bos;
     to.eos     = from.eos;
     to.add_bos = from.add_bos;
     to.eog     = from.eog;
-}
-
-void take_ends(const llama_vocab * from, vocabulary & to) {
-    to.bos     = llama_vocab_bos(from);
-    to.eos     = llama_vocab_eos(from);
-    to.add_bos = llama_vocab_get_add_bos(from);
-    for (size_t id = 0; id < to.size(); id++) {
-        to.eog[id] = llama_vocab_is_eog(from, static_cast<int32_t>(id));
-    }
-}
-
-void wrap_llama_vocabulary(const llama_vocab * from, bool add_space_prefix, std::shared_ptr<void> keeps, tokenizer & out) {
-    vocabulary & vocab = out.vocab;
-    const size_t n     = static_cast<size_t>(llama_vocab_n_tokens(from));
-    const bool   none  = llama_vocab_type(from) == LLAMA_VOCAB_TYPE_NONE; // it asserts where asked for a piece
-    vocab.pieces.reserve(n, n * 8);
-    vocab.special.assign(n, false);
-    vocab.eog.assign(n, false);
-    vocab.kinds.assign(n, none ? token_kind::none : token_kind::normal);
-    for (size_t id = 0; id < n; id++) {
-        const int32_t token = static_cast<int32_t>(id);
-        const char *  text  = none ? nullptr : llama_vocab_get_text(from, token);
-        vocab.pieces.add(text ? text : "");
-        vocab.special[id] = !none && (llama_vocab_get_attr(from, token) & (LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_UNKNOWN));
-    }
-    vocab.ids.build(vocab.pieces);
-    if (!none) {
-        take_ends(from, vocab);
-    }
-    out.native                  = false;
-    out.keeps                   = std::move(keeps);
-    out.text.start              = add_space_prefix ? text_rules::strip::one_space : text_rules::strip::nothing;
-    out.text.replaces_each_byte = llama_vocab_type(from) != LLAMA_VOCAB_TYPE_BPE; // tokenizers' ByteLevel: maximal parts
-    out.render  = [from](int32_t token, std::string & text) { append_llama_piece(from, token, text); };
-    out.encodes = std::make_unique<llama_encoder>(from);
 }
 
 } // namespace kollama

@@ -5,8 +5,6 @@
 #include "gguf_scan.h"
 #include "tokenizer/tokenizer.h"
 
-#include "llama.h"
-
 namespace kollama {
 
 // The native tokenizer of a vocabulary of kind "llama", null for any other kind. SentencePiece's BPE
@@ -14,11 +12,7 @@ namespace kollama {
 // throws does not name the file.
 std::shared_ptr<tokenizer> read_gguf_tokenizer(const byte_source & source, const kollama_gguf & gguf, bool with_json);
 
-// Any kind, through llama.cpp's own tokenizer. keeps holds what vocab belongs to.
-void wrap_llama_vocabulary(const llama_vocab * vocab, bool add_space_prefix, std::shared_ptr<void> keeps, tokenizer & out);
-
 // Fills in bos, eos and what ends a generation: what a model was trained to begin and end with is its own.
-void take_ends(const llama_vocab * from, vocabulary & to);
 void take_ends(const vocabulary & from, vocabulary & to);
 
 } // namespace kollama

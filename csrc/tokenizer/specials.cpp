@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <unordered_set>
 
 namespace kollama {
 
@@ -203,9 +204,10 @@ void longest_first_specials::build(std::vector<special_token> tokens) {
     // makes of them, so the same call on the same input.
     std::sort(tokens.begin(), tokens.end(),
               [](const special_token & a, const special_token & b) { return a.text.size() > b.text.size(); });
+    std::unordered_set<std::string> seen[2];
     for (const special_token & token : tokens) {
         for (set * to : { &all_, token.is_special ? nullptr : &plain_ }) {
-            if (to) {
+            if (to && seen[to == &all_].insert(token.text).second) { // of two with one text the first is found
                 to->tokens.push_back(token);
                 to->strips |= token.lstrip || token.rstrip;
             }
