@@ -18,8 +18,8 @@ product_type type_of(const ggml_tensor * op) {
 
 } // namespace
 
-bool few_products::takes(const ggml_tensor * op) {
-    return is_product(op) && ggml_nrows(op->src[1]) <= FEW;
+bool few_products::takes(const product_kernels & kernels, const ggml_tensor * op) {
+    return is_product(op) && ggml_nrows(op->src[1]) <= FEW && kernels.of[type_of(op)].multiply_few;
 }
 
 few_products::few_products(const product_kernels & kernels, const ggml_tensor * op) :

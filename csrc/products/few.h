@@ -16,7 +16,7 @@ namespace kollama {
 class few_products {
   public:
     // Whether op is a product that kernels take so.
-    static bool takes(const ggml_tensor * op);
+    static bool takes(const product_kernels & kernels, const ggml_tensor * op);
 
     few_products(const product_kernels & kernels, const ggml_tensor * op);
 

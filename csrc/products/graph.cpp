@@ -99,9 +99,9 @@ bool product_graph::build(const ggml_cgraph & graph, int n_threads) {
         }
         if (!computes(node)) {
             nodes_.push_back(node);
-        } else if (few_products::takes(node)) {
+        } else if (few_products::takes(kernels_, node)) {
             gather(graph, i, add_few(node));
-        } else if (product::takes(node)) {
+        } else if (product::takes(kernels_, node)) {
             add_product(node, n_threads);
         } else if (attention::takes(node)) {
             attention & a = attentions_.emplace_back(node, cells_of(node));
@@ -214,7 +214,7 @@ const row_runs & product_graph::runs_of(const ggml_tensor * op) {
 void product_graph::gather(const ggml_cgraph & graph, int at, few_products & into) {
     for (int i = at + 1; i < graph.n_nodes && i <= at + NEAR; i++) {
         const ggml_tensor * op = graph.nodes[i];
-        if (!computes(op) || !few_products::takes(op) || !into.shares_activations(op) || into.writes_over(op)) {
+        if (!computes(op) || !few_products::takes(kernels_, op) || !into.shares_activations(op) || into.writes_over(op)) {
             continue;
         }
         const auto passes = [&](const ggml_tensor * node) { return !computes(node) || can_pass(op, node); };

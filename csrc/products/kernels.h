@@ -22,7 +22,7 @@ namespace kollama {
 constexpr size_t BLOCK   = 32; // weights that share a scale, in every type here
 constexpr size_t COLUMNS = 8;  // of a tile
 
-enum product_type { PRODUCT_Q4_0, PRODUCT_Q4_1, PRODUCT_Q5_0, PRODUCT_Q5_1, PRODUCT_Q8_0, PRODUCT_F16, N_PRODUCT_TYPES };
+enum product_type { PRODUCT_Q4_0, PRODUCT_Q4_1, PRODUCT_Q5_0, PRODUCT_Q5_1, PRODUCT_Q8_0, PRODUCT_F16, PRODUCT_Q6_K, N_PRODUCT_TYPES };
 
 // Whether a block has a minimum beside its scale.
 static constexpr bool has_minimum(product_type type) {
@@ -31,16 +31,16 @@ static constexpr bool has_minimum(product_type type) {
 
 // What kernels add to a number for it not to be negative.
 static constexpr int32_t offset_of(product_type type) {
-    return type == PRODUCT_Q4_0 ? 8 : type == PRODUCT_Q5_0 ? 16 : type == PRODUCT_Q8_0 ? 128 : 0;
+    return type == PRODUCT_Q4_0 ? 8 : type == PRODUCT_Q5_0 ? 16 : type == PRODUCT_Q8_0 ? 128 : type == PRODUCT_Q6_K ? 32 : 0;
 }
 
 // Whether tiles and columns for one type are those for the other.
 static constexpr bool same_activations(product_type a, product_type b) {
-    return has_minimum(a) == has_minimum(b) && offset_of(a) == offset_of(b); // none of the others is as F16
+    return has_minimum(a) == has_minimum(b) && offset_of(a) == offset_of(b); // none of the others is as F16, or as Q6_K
 }
 
 struct product_kernels {
-    struct of_type {
+    struct of_type { // what is null is left to ggml
         size_t panel_rows;
         size_t few_rows;           // that multiply_few takes at a time
         size_t panel_block_bytes;  // of a panel, for each block of its rows

@@ -5,6 +5,7 @@
 #include "products/few_x86.inc"
 #include "products/column_avx512.inc"
 #include "products/floats_x86.inc"
+#include "products/q6_k_avx512.inc"
 
 namespace kollama {
 namespace {
@@ -127,7 +128,8 @@ struct simd {
 
 const product_kernels product_kernels_avx512 = {
     { kernels_of<simd, PRODUCT_Q4_0>(), kernels_of<simd, PRODUCT_Q4_1>(), kernels_of<simd, PRODUCT_Q5_0>(),
-      kernels_of<simd, PRODUCT_Q5_1>(), kernels_of<simd, PRODUCT_Q8_0>(), kernels_of_floats<simd>() },
+      kernels_of<simd, PRODUCT_Q5_1>(), kernels_of<simd, PRODUCT_Q8_0>(), kernels_of_floats<simd>(),
+      kernels_of_q6_k<simd>() },
 };
 
 } // namespace kollama

@@ -19,6 +19,7 @@ int product_type_of(ggml_type type) {
         case GGML_TYPE_Q5_1: return PRODUCT_Q5_1;
         case GGML_TYPE_Q8_0: return PRODUCT_Q8_0;
         case GGML_TYPE_F16:  return PRODUCT_F16;
+        case GGML_TYPE_Q6_K: return PRODUCT_Q6_K;
         default:             return N_PRODUCT_TYPES;
     }
 }
@@ -52,8 +53,8 @@ bool scratch::reserve(size_t size) {
     return memory_ != nullptr;
 }
 
-bool product::takes(const ggml_tensor * op) {
-    return is_product(op) && ggml_nrows(op->src[1]) > FEW;
+bool product::takes(const product_kernels & kernels, const ggml_tensor * op) {
+    return is_product(op) && ggml_nrows(op->src[1]) > FEW && kernels.of[product_type_of(op->src[0]->type)].multiply;
 }
 
 product::product(const product_kernels & kernels, const ggml_tensor * op, int n_threads) :

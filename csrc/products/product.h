@@ -51,7 +51,7 @@ bool overlap(const ggml_tensor * a, const ggml_tensor * b);
 class product {
   public:
     // Whether op is a product that kernels take.
-    static bool takes(const ggml_tensor * op);
+    static bool takes(const product_kernels & kernels, const ggml_tensor * op);
 
     product(const product_kernels & kernels, const ggml_tensor * op, int n_threads);
 
