@@ -46,6 +46,8 @@ add_subdirectory(${PROJECT_SOURCE_DIR}/third_party/llama.cpp
 if (CMAKE_SYSTEM_NAME STREQUAL "Linux")
     target_sources(ggml-base PRIVATE ${PROJECT_SOURCE_DIR}/csrc/huge_pages.c)
     target_link_options(ggml-base PRIVATE LINKER:--wrap=posix_memalign)
+    target_sources(llama PRIVATE ${PROJECT_SOURCE_DIR}/csrc/huge_mapping.c)
+    target_link_options(llama PRIVATE LINKER:--wrap=mmap)
 endif()
 
 if (APPLE)
