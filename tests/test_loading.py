@@ -149,12 +149,25 @@ def asked_for_large_pages() -> int:
     return total
 
 
-@pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").exists() or os.sysconf("SC_PAGESIZE") != 4096,
-                    reason="this kernel has no pages of 2 MB for who asks")
+large_pages = pytest.mark.skipif(
+    not Path("/sys/kernel/mm/transparent_hugepage").exists() or os.sysconf("SC_PAGESIZE") != 4096,
+    reason="this kernel has no pages of 2 MB for who asks")
+
+
+@large_pages
 def test_large_buffers_lie_in_large_pages(model: kollama.Model) -> None:
     before = asked_for_large_pages()
     with model.context(n_ctx=32768, n_threads=1):
         assert asked_for_large_pages() - before >= 32768 * 512  # the K/V memory: 512 bytes a token
+
+
+@large_pages
+def test_a_mapped_file_lies_in_large_pages(tmp_path: Path) -> None:
+    path = tiny.write_llama(tmp_path / "large.gguf", n_embd=512, n_head=8)
+    before = asked_for_large_pages()
+    with kollama.Model(path, mmap=True) as model:
+        assert model.size > 4 << 20
+        assert asked_for_large_pages() - before >= model.size
 
 
 def test_split_model(tiny_path: Path, tmp_path: Path) -> None:
