@@ -490,7 +490,7 @@ def test_texts_that_come_again(bpe_with_llama_cpp: tuple[kollama.Tokenizer, Llam
 
 def test_a_chat_longer_than_what_is_kept(bpe_with_llama_cpp: tuple[kollama.Tokenizer, LlamaCpp]) -> None:
     own, reference = bpe_with_llama_cpp
-    turns = [f"{i}번째 말: " + "가나다라 마바사. " * 500 for i in range(100)]  # 2.2 MB, and 1 MB is kept twice
+    turns = [f"{i}번째 말: " + "가나다라 마바사. " * 500 for i in range(100)]  # 1.2 MB, and more of ids: 2 MB are kept
     specials = [text for text in ("<|im_end|>", "<|eot_id|>", "<|END_OF_TURN_TOKEN|>", "<|endoftext|>", "<｜end▁of▁sentence｜>", "<eos>")
                 if len(reference.encode(text, True)) == 1]
     expected = [token for turn in turns for token in (*reference.encode(turn, True), *reference.encode(specials[0], True))]

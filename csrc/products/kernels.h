@@ -9,7 +9,7 @@
 //
 // With few columns panels are not worth their memory: rows are read as they lie in the file, and each block meets
 // all columns while it is in registers, or in the nearest cache. For quantized weights the sums are those of
-// panels, bit for bit. For all, what a column gets does not depend on how many there are, up to COLUMNS, nor
+// panels, bit for bit, where there are panels: Q6_K has none. For all, what a column gets does not depend on how many there are, up to COLUMNS, nor
 // on which thread computes it.
 
 #pragma once
@@ -19,7 +19,7 @@
 
 namespace kollama {
 
-constexpr size_t BLOCK   = 32; // weights that share a scale, in every type here
+constexpr size_t BLOCK   = 32; // weights that share a scale, in every type here but Q6_K; what is counted in all of them
 constexpr size_t COLUMNS = 8;  // of a tile
 
 enum product_type { PRODUCT_Q4_0, PRODUCT_Q4_1, PRODUCT_Q5_0, PRODUCT_Q5_1, PRODUCT_Q8_0, PRODUCT_F16, PRODUCT_Q6_K, N_PRODUCT_TYPES };

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <unordered_set>
 
 namespace kollama {
@@ -200,12 +201,15 @@ void leftmost_specials::split(std::string_view text, bool parse_special, std::ve
 // ---- the longest first ---------------------------------------------------------------------------
 
 void longest_first_specials::build(std::vector<special_token> tokens) {
-    // llama.cpp sorts by length alone and not stably: of equal lengths its order is what std::sort
-    // makes of them, so the same call on the same input.
-    std::sort(tokens.begin(), tokens.end(),
-              [](const special_token & a, const special_token & b) { return a.text.size() > b.text.size(); });
+    // llama.cpp sorts ids by length alone and not stably: of equal lengths the order is what std::sort makes of so many
+    // numbers, so the same call on as many.
+    std::vector<int32_t> order(tokens.size());
+    std::iota(order.begin(), order.end(), 0);
+    const auto size_of = [&](int32_t i) { return tokens[static_cast<size_t>(i)].text.size(); };
+    std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return size_of(a) > size_of(b); });
     std::unordered_set<std::string> seen[2];
-    for (const special_token & token : tokens) {
+    for (const int32_t i : order) {
+        const special_token & token = tokens[static_cast<size_t>(i)];
         for (set * to : { &all_, token.is_special ? nullptr : &plain_ }) {
             if (to && seen[to == &all_].insert(token.text).second) { // of two with one text the first is found
                 to->tokens.push_back(token);

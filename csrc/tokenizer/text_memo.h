@@ -12,7 +12,9 @@ namespace kollama {
 
 class text_memo {
   public:
-    // The tokens of text, or null. Good until the next put().
+    static constexpr size_t MOST_TEXT = 256 * 1024; // bytes that one is worth keeping of: longer ones are no part of a chat
+
+    // The tokens of text, or null. Good until the next call.
     const std::vector<int32_t> * find(std::string_view text);
 
     void put(std::string_view text, std::vector<int32_t> tokens);

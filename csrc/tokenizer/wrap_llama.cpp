@@ -4,6 +4,8 @@
 #include "tokenizer/specials.h"
 #include "tokenizer/text_memo.h"
 
+#include <algorithm>
+
 namespace kollama {
 namespace {
 
@@ -94,6 +96,10 @@ class llama_bpe_encoder : public encoder {
     };
 
     void append_fragment(state & s, std::string_view text, token_buffer & out) const {
+        if (text.size() > text_memo::MOST_TEXT) {
+            append_ids(vocab_, text, false, out);
+            return;
+        }
         if (const std::vector<int32_t> * known = s.memo.find(text)) {
             std::copy(known->begin(), known->end(), out.room(known->size()));
             out.advance(known->size());
