@@ -421,14 +421,19 @@ GGUF_SPECIALS = st.sampled_from([
 GGUF_TEXTS = st.lists(st.one_of(TEXTS, GGUF_SPECIALS), max_size=5).map("".join)
 
 
-@pytest.fixture(scope="module", params=GGUFS)
-def with_llama_cpp(request: pytest.FixtureRequest) -> Iterator[tuple[kollama.Tokenizer, LlamaCpp]]:
-    path = VOCABULARIES / f"ggml-vocab-{request.param}.gguf"
+def beside_llama_cpp(name: str) -> Iterator[tuple[kollama.Tokenizer, LlamaCpp]]:
+    """A vocabulary of the submodule, in kollama and in llama.cpp."""
+    path = VOCABULARIES / f"ggml-vocab-{name}.gguf"
     if not path.exists():
         pytest.skip("the submodule is not checked out")
     reference = LlamaCpp(path)
     yield kollama.Tokenizer.from_file(path), reference
     reference.close()
+
+
+@pytest.fixture(scope="module", params=GGUFS)
+def with_llama_cpp(request: pytest.FixtureRequest) -> Iterator[tuple[kollama.Tokenizer, LlamaCpp]]:
+    yield from beside_llama_cpp(request.param)
 
 
 @settings(quick, max_examples=300)
@@ -469,12 +474,7 @@ BPE_TEXTS = st.lists(st.one_of(TEXTS, BPE_SPECIALS), max_size=6).map("".join)
 
 @pytest.fixture(scope="module", params=BPE_GGUFS)
 def bpe_with_llama_cpp(request: pytest.FixtureRequest) -> Iterator[tuple[kollama.Tokenizer, LlamaCpp]]:
-    path = VOCABULARIES / f"ggml-vocab-{request.param}.gguf"
-    if not path.exists():
-        pytest.skip("the submodule is not checked out")
-    reference = LlamaCpp(path)
-    yield kollama.Tokenizer.from_file(path), reference
-    reference.close()
+    yield from beside_llama_cpp(request.param)
 
 
 @settings(quick, max_examples=150)
