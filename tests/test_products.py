@@ -157,9 +157,9 @@ def test_threads_do_not_change_a_row(models: dict[str, Path], has_products: bool
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_what_is_no_number_stays_none(models: dict[str, Path], tmp_path: Path, value: float) -> None:
+def test_what_is_no_number_stays_none(models: dict[str, Path], has_products: bool, tmp_path: Path, value: float) -> None:
     """One such activation, in the product that gives the logits: none of them may look like a number."""
-    if not has_avx512():
+    if not (has_products and has_avx512()):
         pytest.skip("ggml computes it, and has numbers")
     path = Path(shutil.copy(models[IN_FEW_COLUMNS_ONLY], tmp_path))
     (norm,) = (t for t in gguf.GGUFReader(path, "r+").tensors if t.name == "output_norm.weight")

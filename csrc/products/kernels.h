@@ -9,8 +9,8 @@
 //
 // With few columns panels are not worth their memory: rows are read as they lie in the file, and each block meets
 // all columns while it is in registers, or in the nearest cache. For quantized weights the sums are those of
-// panels, bit for bit, where there are panels: Q6_K has none. For all, what a column gets does not depend on how many there are, up to COLUMNS, nor
-// on which thread computes it.
+// panels, bit for bit, where there are panels: Q6_K has none. For all, what a column gets does not depend on how
+// many there are, up to COLUMNS, nor on which thread computes it.
 
 #pragma once
 

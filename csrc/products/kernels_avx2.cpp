@@ -82,7 +82,7 @@ struct simd {
 
     // With fewer columns, and with what takes long to unpack, it is no faster: benchmarks/RESULTS.md.
     template <product_type TYPE, size_t N> static constexpr bool THROUGH_MEMORY = format<TYPE>::MOST == 15 && N >= 4;
-    template <product_type> static constexpr bool BY_ROW = false;
+    static constexpr bool BY_ROW = false;
 
     // Four bytes of a column are loaded once for all registers of rows, and those of a register once for all columns.
     template <product_type TYPE, size_t C, size_t STRIDE>

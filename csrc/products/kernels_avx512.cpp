@@ -108,7 +108,7 @@ struct simd {
     static constexpr bool IN_REGISTERS = true;
     template <product_type, size_t> static constexpr bool THROUGH_MEMORY = false;
 
-    template <product_type TYPE> static constexpr bool BY_ROW = true;
+    static constexpr bool BY_ROW = true;
 
     template <product_type TYPE, class... OF> static void multiply_column(OF... of) { kollama::multiply_column<simd, TYPE>(of...); }
 

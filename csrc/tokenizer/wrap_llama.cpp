@@ -9,6 +9,8 @@
 namespace kollama {
 namespace {
 
+constexpr int SPECIAL = LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_UNKNOWN; // read only where special tokens are parsed
+
 // A text without special tokens, or with those that llama.cpp is to find.
 void append_ids(const llama_vocab * vocab, std::string_view text, bool parse_special, token_buffer & out) {
     auto call = [&](size_t room) {
@@ -51,14 +53,13 @@ class llama_encoder : public encoder {
 };
 
 std::vector<special_token> specials_of(const llama_vocab * vocab) {
-    constexpr int              WHOLE = LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_UNKNOWN | LLAMA_TOKEN_ATTR_USER_DEFINED;
     std::vector<special_token> out;
     for (int32_t id = 0; id < llama_vocab_n_tokens(vocab); id++) {
         const int    attr = llama_vocab_get_attr(vocab, id);
         const char * text = llama_vocab_get_text(vocab, id);
-        if ((attr & WHOLE) && text && *text) {
+        if ((attr & (SPECIAL | LLAMA_TOKEN_ATTR_USER_DEFINED)) && text && *text) {
             special_token token{ text, id };
-            token.is_special = attr & (LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_UNKNOWN);
+            token.is_special = attr & SPECIAL;
             token.lstrip     = attr & LLAMA_TOKEN_ATTR_LSTRIP;
             token.rstrip     = attr & LLAMA_TOKEN_ATTR_RSTRIP;
             out.push_back(std::move(token));
@@ -149,7 +150,7 @@ void wrap_llama_vocabulary(const llama_vocab * from, bool add_space_prefix, std:
         const int32_t token = static_cast<int32_t>(id);
         const char *  text  = none ? nullptr : llama_vocab_get_text(from, token);
         vocab.pieces.add(text ? text : "");
-        vocab.special[id] = !none && (llama_vocab_get_attr(from, token) & (LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_UNKNOWN));
+        vocab.special[id] = !none && (llama_vocab_get_attr(from, token) & SPECIAL);
     }
     vocab.ids.build(vocab.pieces);
     if (!none) {
