@@ -88,14 +88,15 @@ def make_loops(model: kollama.Model, args: argparse.Namespace, stack: ExitStack)
     options: dict[str, Any] = {"n_ctx": len(prompt) + args.tokens, "n_threads": args.threads}
     seq = stack.enter_context(stack.enter_context(model.context(**options)).sequence())
     llm = stack.enter_context(kollama.LLM(model, **options))
+    seq.append(prompt)
 
     def stream(**how: Any) -> Iterator[int]:
         for token in llm.generate(prompt, max_tokens=args.tokens, ignore_eos=True, **how):
             yield token.id
 
     def numpy_loop() -> Iterator[int]:
-        seq.clear()
-        seq.append(prompt)
+        seq.rewind(len(prompt) - 1)  # as LLM keeps a prompt that it has
+        seq.append(prompt[-1:])
         for _ in range(args.tokens):
             logits = seq.logits
             logits[ends] = -np.inf

@@ -2,6 +2,8 @@
 
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.long cimport PyLong_AsLongLongAndOverflow
+from libc.stdint cimport INT32_MAX, INT32_MIN, int32_t
 from kollama._core.capi cimport *
 
 import numpy as np
@@ -54,9 +56,45 @@ cdef object take_row(kollama_row * row):
     return np.frombuffer(buffer, np.float32)
 
 
+@cython.final
+@cython.no_gc_clear
+cdef class RowArray:
+    """The array over a row that is asked for again and again: for each token of a loop.
+
+    Between two tokens the weights went through the CPU's caches. What an array costs there is how
+    much code and data it takes to make one, and a view of one that is there takes half of it.
+    """
+
+    cdef object of(self, kollama_row * row):
+        """As take_row."""
+        if self._array is None or row != self._row:
+            self._array = take_row(row)
+            self._row = row
+        else:
+            kollama_row_release(row)
+        return self._array.view()
+
+    cdef int drop(self) except -1:
+        self._array = None
+        return 0
+
+
 def token_ids(ids):
     """ids as a contiguous int32 array of one dimension; an int32 array is not copied."""
     return as_tokens(ids)
+
+
+cdef bint is_token(object ids, int32_t * token) except -1:
+    """Whether ids is a list of one int, as a loop over tokens has it: that one, without an array."""
+    cdef int overflow = 0
+    cdef long long value
+    if type(ids) is not list or len(<list> ids) != 1 or type((<list> ids)[0]) is not int:
+        return False
+    value = PyLong_AsLongLongAndOverflow((<list> ids)[0], &overflow)
+    if overflow or value < INT32_MIN or value > INT32_MAX:
+        return False  # as_tokens says what is wrong
+    token[0] = <int32_t> value
+    return True
 
 
 cdef object as_tokens(object ids):

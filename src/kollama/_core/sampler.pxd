@@ -10,6 +10,7 @@ cdef class Sampler:
     cdef readonly object seed
     cdef dict _keywords
     cdef list _callables
+    cdef list _rows  # a RowArray for each of them
     cdef Matchers _matchers
     cdef object _error  # what one of them raised
 

@@ -5,7 +5,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 from kollama._core.capi cimport *
 from kollama._core.matchers cimport Matchers, know
-from kollama._core.memory cimport take_row
+from kollama._core.memory cimport RowArray
 from kollama._core.runtime cimport check
 from kollama._core.sequence cimport Sequence
 
@@ -88,6 +88,7 @@ cdef class Sampler:
         cdef kollama_sampler_params numbers
         self.seed = params.seed_of(seed)
         self._callables = []
+        self._rows = []
         self._matchers = Matchers()
         self._error = None
         self._keywords, links = chain.from_keywords(options)
@@ -154,6 +155,7 @@ cdef class Sampler:
             name.size = len(text)
             check(kollama_sampler_add_callback(self._handle, &name, len(self._callables)))
             self._callables.append(link)
+            self._rows.append(RowArray())
             return 0
         if link.kind == "dry":
             return self._add_dry(link)
@@ -285,6 +287,7 @@ cdef class Sampler:
         other._handle = handle
         other._keywords = self._keywords
         other._callables = self._callables
+        other._rows = [RowArray() for _ in self._callables]
         other._matchers = self._matchers.clone()
         other.links = self.links
         if other._matchers.items:
@@ -322,7 +325,7 @@ cdef int _call_back(void * user, size_t index, const int32_t * tokens, size_t n_
             memcpy(&view[0], tokens, n_tokens * sizeof(int32_t))
         kollama_row_retain(row)
         link = sampler._callables[index]
-        if link(ids, take_row(row)) is not None:
+        if link(ids, (<RowArray> sampler._rows[index]).of(row)) is not None:
             raise TypeError(f"the sampler link {_name(link)} must change logits in place "
                             "and return None")
         return 0

@@ -4,7 +4,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from kollama._core.capi cimport *
 from kollama._core.context cimport Context
-from kollama._core.memory cimport as_tokens, take_row
+from kollama._core.memory cimport RowArray, as_tokens, is_token
 from kollama._core.runtime cimport check, finish
 
 import os
@@ -29,6 +29,7 @@ cdef class Sequence:
         self._handle = NULL
         self._closed = NULL
         self._n_holds = 0
+        self._logits = RowArray()
         self.context = context
         check(kollama_sequence_init(context.handle(), &self._handle))
 
@@ -85,12 +86,18 @@ cdef class Sequence:
             DeadlineError: it took longer than timeout, and was ended within one graph.
         """
         deadline = deadline_of(timeout)
-        cdef const int32_t[::1] view = as_tokens(ids)
+        cdef const int32_t[::1] view
+        cdef int32_t token = 0
+        cdef const int32_t * tokens = &token
+        cdef size_t n_tokens = 1
         cdef kollama_job * job = NULL
-        cdef const int32_t * tokens = &view[0] if view.shape[0] else NULL
+        if not is_token(ids, &token):
+            view = as_tokens(ids)
+            tokens = &view[0] if view.shape[0] else NULL
+            n_tokens = view.shape[0]
         self.context.turn.take(deadline)
         try:
-            check(kollama_sequence_append(self.handle(), tokens, view.shape[0], &job))
+            check(kollama_sequence_append(self.handle(), tokens, n_tokens, &job))
             finish(job, deadline)
         finally:
             self.context.turn.give_back()
@@ -123,7 +130,7 @@ cdef class Sequence:
         Raises:
             StateError: there are none: nothing was appended, or not since rewind or clear.
         """
-        return take_row(self.row())
+        return self._logits.of(self.row())
 
     def fork(self):
         """A new sequence with the same tokens and logits; the memory of the prefix is shared.
@@ -262,6 +269,7 @@ cdef class Sequence:
         """Frees the slot and its memory. Idempotent; collection does the same."""
         cdef kollama_sequence * handle = self._handle
         self._handle = NULL
+        self._logits.drop()
         if self._n_holds:  # another thread's call frees it
             self._closed = handle
             return
