@@ -49,7 +49,8 @@ bool attended_cells::reserve() {
     }
 }
 
-attention::attention(const ggml_tensor * op, const attended_cells & cells) :
+attention::attention(const product_kernels & kernels, const ggml_tensor * op, const attended_cells & cells) :
+    attend_(kernels.attend),
     op_(op),
     attended_(&cells),
     n_rows_(static_cast<size_t>(op->src[0]->ne[1])),
@@ -106,7 +107,7 @@ void attention::attend_parts(size_t n_threads) {
     const size_t n = n_parts * n_groups_;
     for (size_t i; take(i, n, 0);) {
         size_t row = 0;
-        attend_in_turn([&](attention_part & next) {
+        attend_in_turn(attend_, [&](attention_part & next) {
             while (row == n_rows_ || i / n_groups_ >= attended_->of(row).n_parts()) {
                 if (row < n_rows_) {
                     row++;
@@ -130,7 +131,7 @@ void attention::attend_rows(char * parts) {
     for (size_t i; take(i, n_groups_ * n, 0);) {
         const size_t group = i / n, first = i % n * ROWS_AT_ONCE, last = std::min(first + ROWS_AT_ONCE, n_rows_);
         size_t       row = first, n_done = 0; // parts of the row
-        attend_in_turn([&](attention_part & next) {
+        attend_in_turn(attend_, [&](attention_part & next) {
             for (; row < last && n_done == attended_->of(row).n_parts(); n_done = 0) {
                 row++;
             }

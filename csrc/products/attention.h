@@ -4,6 +4,8 @@
 
 #pragma once
 
+#include "products/kernels.h"
+
 #include "ggml.h"
 
 #include <atomic>
@@ -88,10 +90,12 @@ void merge_head(const ggml_tensor * op, size_t row, size_t head, const char * pa
 // Whether op attends to a K/V memory that kernels read, with any number of rows.
 bool is_attention(const ggml_tensor * op);
 
+// One part, all heads of its group: product_kernels have it.
 void attend_avx2(const attention_part & part);
+void attend_avx512(const attention_part & part);
 
 // What next(part) gives, until it is false: the memory of each part is asked for while the one before is computed.
-template <class NEXT> void attend_in_turn(const NEXT & next) {
+template <class NEXT> void attend_in_turn(void (*attend)(const attention_part &), const NEXT & next) {
     attention_part two[2] = {};
     bool           goes_on = next(two[0]);
     two[0].is_first        = true;
@@ -99,7 +103,7 @@ template <class NEXT> void attend_in_turn(const NEXT & next) {
         attention_part & part = two[i % 2];
         goes_on               = next(two[(i + 1) % 2]);
         part.next             = goes_on ? &two[(i + 1) % 2] : nullptr;
-        attend_avx2(part);
+        attend(part);
     }
 }
 
@@ -110,7 +114,7 @@ class attention {
   public:
     static bool takes(const ggml_tensor * op);
 
-    attention(const ggml_tensor * op, const attended_cells & cells);
+    attention(const product_kernels & kernels, const ggml_tensor * op, const attended_cells & cells);
 
     // Few rows are too few for all threads: their parts are shared out, and merged when all are there. Of
     // more, a thread takes whole groups of heads of some rows, and merges them as well.
@@ -132,6 +136,7 @@ class attention {
     size_t heads_of_group() const { return n_heads_ / n_groups_; }
     char * at(size_t row, size_t head) const { return parts_ + (row * n_heads_ + head) * n_parts_ * out_bytes_; }
 
+    void (*attend_)(const attention_part &);
     const ggml_tensor *    op_;
     const attended_cells * attended_;
     size_t              n_rows_, n_heads_, n_groups_, n_cells_, n_parts_, n_value_, out_bytes_;

@@ -104,7 +104,7 @@ bool product_graph::build(const ggml_cgraph & graph, int n_threads) {
         } else if (product::takes(kernels_, node)) {
             add_product(node, n_threads);
         } else if (attention::takes(node)) {
-            attention & a = attentions_.emplace_back(node, cells_of(node));
+            attention & a = attentions_.emplace_back(kernels_, node, cells_of(node));
             add(on_attend, &a);
             if (a.shares_parts()) {
                 add(on_merge, &a);

@@ -39,6 +39,8 @@ static constexpr bool same_activations(product_type a, product_type b) {
     return has_minimum(a) == has_minimum(b) && offset_of(a) == offset_of(b); // none of the others is as F16, or as Q6_K
 }
 
+struct attention_part;
+
 struct product_kernels {
     struct of_type { // what is null is left to ggml
         size_t panel_rows;
@@ -59,6 +61,8 @@ struct product_kernels {
         void (*multiply_few)(const char * rows, size_t row_bytes, size_t n_rows, size_t n_blocks, const char * tile, size_t n_columns,
                              float * out, size_t stride);
     } of[N_PRODUCT_TYPES];
+
+    void (*attend)(const attention_part & part); // attention.h
 };
 
 // Those of this machine's CPU, or null.

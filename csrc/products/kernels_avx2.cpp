@@ -1,5 +1,6 @@
 // Registers of eight rows, with AVX2's products of bytes, which add up in 16 bits.
 
+#include "products/attention.h"
 #include "products/kernels_x86.inc"
 
 #include "products/few_x86.inc"
@@ -169,6 +170,7 @@ struct simd {
 const product_kernels product_kernels_avx2 = {
     { kernels_of<simd, PRODUCT_Q4_0>(), kernels_of<simd, PRODUCT_Q4_1>(), kernels_of<simd, PRODUCT_Q5_0>(),
       kernels_of<simd, PRODUCT_Q5_1>(), kernels_of<simd, PRODUCT_Q8_0>(), kernels_of_floats<simd>() },
+    attend_avx2,
 };
 
 } // namespace kollama

@@ -1,5 +1,6 @@
 // Sixteen rows at a time, with the dot products of AVX-512 VNNI.
 
+#include "products/attention.h"
 #include "products/kernels_x86.inc"
 
 #include "products/few_x86.inc"
@@ -130,6 +131,7 @@ const product_kernels product_kernels_avx512 = {
     { kernels_of<simd, PRODUCT_Q4_0>(), kernels_of<simd, PRODUCT_Q4_1>(), kernels_of<simd, PRODUCT_Q5_0>(),
       kernels_of<simd, PRODUCT_Q5_1>(), kernels_of<simd, PRODUCT_Q8_0>(), kernels_of_floats<simd>(),
       kernels_of_q6_k<simd>() },
+    attend_avx512,
 };
 
 } // namespace kollama

@@ -60,6 +60,7 @@ class prompt_attention {
     size_t           row_bytes() const; // of a single row's parts, for one head
 
     const product_kernels::of_type & kernel_;
+    void (*attend_)(const attention_part &);
     const ggml_tensor *              op_;
     const row_runs *                 runs_;
     size_t                           n_rows_, n_heads_, n_groups_; // heads of one group
