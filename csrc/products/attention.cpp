@@ -50,7 +50,7 @@ bool attended_cells::reserve() {
 }
 
 attention::attention(const product_kernels & kernels, const ggml_tensor * op, const attended_cells & cells) :
-    attend_(kernels.attend),
+    kernels_(&kernels),
     op_(op),
     attended_(&cells),
     n_rows_(static_cast<size_t>(op->src[0]->ne[1])),
@@ -76,9 +76,25 @@ size_t part_bytes(const ggml_tensor * op) {
 #ifdef KOLLAMA_X86_KERNELS
 
 void attended_cells::list(size_t i, size_t n) {
+    const auto n_cells = static_cast<size_t>(mask_->ne[0]);
     for (size_t r = i; r < rows_.size(); r += n) {
-        rows_[r].n = list_cells_avx2(row_of_mask(mask_, r), static_cast<size_t>(mask_->ne[0]), rows_[r].cells.data(), rows_[r].bias.data());
+        row &            now  = rows_[r];
+        const uint16_t * mask = row_of_mask(mask_, r);
+        now.n                 = list_cells_avx2(mask, n_cells, now.cells.data(), now.bias.data());
+        if (r > 0) {
+            const auto same = static_cast<uint32_t>(std::mismatch(mask, mask + n_cells, row_of_mask(mask_, r - 1)).first - mask);
+            now.n_shared    = static_cast<size_t>(std::lower_bound(now.cells.data(), now.cells.data() + now.n, same) - now.cells.data());
+        }
     }
+}
+
+size_t attended_cells::n_alike(size_t first, size_t part, size_t n) const {
+    const size_t begin = part * ATTENTION_PART, n_cells = of(first).cells_of_part(part);
+    size_t       alike = 1;
+    while (alike < n && rows_[first + alike].n_shared >= begin + n_cells && of(first + alike).cells_of_part(part) == n_cells) {
+        alike++;
+    }
+    return alike;
 }
 
 void attention::attend(size_t i, size_t n_threads) {
@@ -107,7 +123,7 @@ void attention::attend_parts(size_t n_threads) {
     const size_t n = n_parts * n_groups_;
     for (size_t i; take(i, n, 0);) {
         size_t row = 0;
-        attend_in_turn(attend_, [&](attention_part & next) {
+        attend_in_turn(*kernels_, [&](attention_part & next) {
             while (row == n_rows_ || i / n_groups_ >= attended_->of(row).n_parts()) {
                 if (row < n_rows_) {
                     row++;
@@ -117,9 +133,11 @@ void attention::attend_parts(size_t n_threads) {
                     return false;
                 }
             }
-            const size_t group = i % n_groups_;
-            next               = part_of(op_, attended_->of(row), row, group, i / n_groups_, at(row, group * heads_of_group()), n_parts_ * out_bytes_);
-            row++;
+            const size_t group = i % n_groups_, part = i / n_groups_;
+            next        = part_of(op_, attended_->of(row), row, group, part, at(row, group * heads_of_group()), n_parts_ * out_bytes_);
+            next.n_rows = attended_->n_alike(row, part, n_rows_ - row);
+            next.out_row = n_heads_ * n_parts_ * out_bytes_;
+            row += next.n_rows;
             return true;
         });
     }
@@ -131,7 +149,7 @@ void attention::attend_rows(char * parts) {
     for (size_t i; take(i, n_groups_ * n, 0);) {
         const size_t group = i / n, first = i % n * ROWS_AT_ONCE, last = std::min(first + ROWS_AT_ONCE, n_rows_);
         size_t       row = first, n_done = 0; // parts of the row
-        attend_in_turn(attend_, [&](attention_part & next) {
+        attend_in_turn(*kernels_, [&](attention_part & next) {
             for (; row < last && n_done == attended_->of(row).n_parts(); n_done = 0) {
                 row++;
             }
@@ -143,7 +161,7 @@ void attention::attend_rows(char * parts) {
         });
         for (row = first; row < last; row++) {
             for (size_t head = 0; head < heads_of_group(); head++) {
-                merge_head(op_, row, group * heads_of_group() + head, parts + (row - first) * each + head * n_parts_ * out_bytes_, attended_->of(row).n_parts());
+                merge_head(*kernels_, op_, row, group * heads_of_group() + head, parts + (row - first) * each + head * n_parts_ * out_bytes_, attended_->of(row).n_parts());
             }
         }
     }
@@ -161,10 +179,12 @@ attention_part part_of(const ggml_tensor * op, const attended & cells, size_t ro
     p.value_stride = v->nb[1];
     p.n_key        = static_cast<size_t>(k->ne[0]);
     p.n_value      = static_cast<size_t>(v->ne[0]);
-    p.n_cells      = std::min(ATTENTION_PART, cells.n - first);
+    p.n_cells      = cells.cells_of_part(part);
     p.cells        = cells.cells + first;
     p.bias         = cells.bias + first;
     p.queries      = static_cast<const char *>(q->data) + row * q->nb[1] + group * p.n_heads * q->nb[2];
+    p.n_rows       = 1;
+    p.query_row    = q->nb[1];
     p.query_stride = q->nb[2];
     p.out          = out + part * part_bytes(op);
     p.out_stride   = out_stride;
@@ -173,13 +193,13 @@ attention_part part_of(const ggml_tensor * op, const attended & cells, size_t ro
 
 void attention::merge(size_t i, size_t n) const {
     for (size_t one = i; one < n_rows_ * n_heads_; one += n) {
-        merge_head(op_, one / n_heads_, one % n_heads_, at(one / n_heads_, one % n_heads_), attended_->of(one / n_heads_).n_parts());
+        merge_head(*kernels_, op_, one / n_heads_, one % n_heads_, at(one / n_heads_, one % n_heads_), attended_->of(one / n_heads_).n_parts());
     }
 }
 
-void merge_head(const ggml_tensor * op, size_t row, size_t head, const char * parts, size_t n_parts) {
-    merge_avx2(parts, part_bytes(op), n_parts, static_cast<size_t>(op->src[2]->ne[0]),
-               reinterpret_cast<float *>(static_cast<char *>(op->data) + head * op->nb[1] + row * op->nb[2]));
+void merge_head(const product_kernels & kernels, const ggml_tensor * op, size_t row, size_t head, char * parts, size_t n_parts) {
+    kernels.merge(parts, part_bytes(op), n_parts, static_cast<size_t>(op->src[2]->ne[0]),
+                  reinterpret_cast<float *>(static_cast<char *>(op->data) + head * op->nb[1] + row * op->nb[2]));
 }
 
 #else

@@ -8,6 +8,7 @@
 
 #include "ggml.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -35,6 +36,7 @@ struct attended {
     size_t           n;
 
     size_t n_parts() const { return n_attention_parts(n); }
+    size_t cells_of_part(size_t part) const { return std::min(ATTENTION_PART, n - part * ATTENTION_PART); }
 };
 
 constexpr size_t MORE_BIAS = 4; // as many are read at a time
@@ -50,18 +52,21 @@ class attended_cells {
 
     attended of(size_t row) const { return { rows_[row].cells.data(), rows_[row].bias.data(), rows_[row].n }; }
 
+    // Of rows that come one after another, how many attend to the same in this part; at least 1 of at most n.
+    size_t n_alike(size_t row, size_t part, size_t n) const;
+
   private:
     struct row {
         std::vector<uint32_t> cells;
         std::vector<float>    bias;
-        size_t                n = 0;
+        size_t                n = 0, n_shared = 0; // that many are the first of the row before, too
     };
 
     const ggml_tensor * mask_;
     std::vector<row>    rows_;
 };
 
-// What a row's heads, which share their keys and values, get of one part.
+// What heads that share their keys and values get of one part: those of rows that attend to the same of it.
 struct attention_part {
     const char *     keys;   // of 16-bit floats, n_key for each cell
     const char *     values; // likewise n_value
@@ -71,31 +76,34 @@ struct attention_part {
     const uint32_t * cells;
     const float *    bias;
     const char *     queries;
-    size_t           query_stride, n_heads; // bytes from head to head
+    size_t           n_rows, n_heads;         // heads of each row
+    size_t           query_row, query_stride; // bytes from row to row, and from head to head
     float            scale;
     bool             is_first; // nothing of it was asked for yet
     const attention_part * next; // to be asked for meanwhile, or null
     char *           out; // for each head: n_value weighted sums of values, the largest score, the sum of weights
-    size_t           out_stride;
+    size_t           out_row, out_stride;
 };
 
-// A part of a row, for the heads of one group; out: for the first of them, whose parts follow one another, and out_stride
+// A part of one row, for the heads of one group; out: for the first of them, whose parts follow one another, and out_stride
 // bytes later those of the next.
 attention_part part_of(const ggml_tensor * op, const attended & cells, size_t row, size_t group, size_t part, char * out, size_t out_stride);
 size_t         part_bytes(const ggml_tensor * op); // of one head
 
 // From the parts of a head of a row to what op gives.
-void merge_head(const ggml_tensor * op, size_t row, size_t head, const char * parts, size_t n_parts);
+void merge_head(const product_kernels & kernels, const ggml_tensor * op, size_t row, size_t head, char * parts, size_t n_parts);
 
 // Whether op attends to a K/V memory that kernels read, with any number of rows.
 bool is_attention(const ggml_tensor * op);
 
-// One part, all heads of its group: product_kernels have it.
+// What product_kernels have.
 void attend_avx2(const attention_part & part);
 void attend_avx512(const attention_part & part);
+void merge_avx2(char * parts, size_t stride, size_t n_parts, size_t n_value, float * out);
+void merge_avx512(char * parts, size_t stride, size_t n_parts, size_t n_value, float * out);
 
 // What next(part) gives, until it is false: the memory of each part is asked for while the one before is computed.
-template <class NEXT> void attend_in_turn(void (*attend)(const attention_part &), const NEXT & next) {
+template <class NEXT> void attend_in_turn(const product_kernels & kernels, const NEXT & next) {
     attention_part two[2] = {};
     bool           goes_on = next(two[0]);
     two[0].is_first        = true;
@@ -103,12 +111,11 @@ template <class NEXT> void attend_in_turn(void (*attend)(const attention_part &)
         attention_part & part = two[i % 2];
         goes_on               = next(two[(i + 1) % 2]);
         part.next             = goes_on ? &two[(i + 1) % 2] : nullptr;
-        attend(part);
+        kernels.attend(part);
     }
 }
 
 size_t list_cells_avx2(const uint16_t * mask, size_t n, uint32_t * cells, float * bias); // how many
-void merge_avx2(const char * parts, size_t stride, size_t n_parts, size_t n_value, float * out);
 
 class attention {
   public:
@@ -136,7 +143,7 @@ class attention {
     size_t heads_of_group() const { return n_heads_ / n_groups_; }
     char * at(size_t row, size_t head) const { return parts_ + (row * n_heads_ + head) * n_parts_ * out_bytes_; }
 
-    void (*attend_)(const attention_part &);
+    const product_kernels * kernels_;
     const ggml_tensor *    op_;
     const attended_cells * attended_;
     size_t              n_rows_, n_heads_, n_groups_, n_cells_, n_parts_, n_value_, out_bytes_;

@@ -1,4 +1,4 @@
-// Attention of one row over one part of the K/V memory, with AVX2, FMA and F16C.
+// Attention of rows over one part of the K/V memory, with AVX2, FMA and F16C.
 
 #include "products/attention_x86.inc"
 
@@ -17,7 +17,7 @@ KOLLAMA_INLINE __m128 add_lanes_of_four(const __m256 * x) {
 }
 
 struct lanes {
-    static constexpr size_t N = 8, HEADS_OF_FOUR = 3;
+    static constexpr size_t N = 8, MOST = 4, HEADS_OF_FOUR = 3;
     using floats = __m256;
 
     static KOLLAMA_INLINE floats zero() { return _mm256_setzero_ps(); }
@@ -25,6 +25,7 @@ struct lanes {
     static KOLLAMA_INLINE floats load(const float * p) { return _mm256_loadu_ps(p); }
     static KOLLAMA_INLINE void   store(float * p, floats x) { _mm256_storeu_ps(p, x); }
     static KOLLAMA_INLINE floats fma(floats a, floats b, floats c) { return _mm256_fmadd_ps(a, b, c); }
+    static KOLLAMA_INLINE floats mul(floats a, floats b) { return _mm256_mul_ps(a, b); }
     static KOLLAMA_INLINE floats add(floats a, floats b) { return _mm256_add_ps(a, b); }
     static KOLLAMA_INLINE floats sub(floats a, floats b) { return _mm256_sub_ps(a, b); }
     static KOLLAMA_INLINE floats max(floats a, floats b) { return _mm256_max_ps(a, b); }
@@ -52,29 +53,8 @@ size_t list_cells_avx2(const uint16_t * mask, size_t n, uint32_t * cells, float 
     return n_listed;
 }
 
-// The parts of one head in their order.
-void merge_avx2(const char * parts, size_t stride, size_t n_parts, size_t n_value, float * out) {
-    auto  of   = [&](size_t i) { return reinterpret_cast<const float *>(parts + i * stride); };
-    float most = -INFINITY;
-    for (size_t i = 0; i < n_parts; i++) {
-        most = fmaxf(most, of(i)[n_value]);
-    }
-    float sum = 0.0f;
-    for (size_t d = 0; d < n_value; d += 8) {
-        _mm256_storeu_ps(out + d, _mm256_setzero_ps());
-    }
-    for (size_t i = 0; i < n_parts; i++) {
-        const float * part = of(i);
-        const float weight = expf(part[n_value] - most);
-        sum += weight * part[n_value + 1];
-        for (size_t d = 0; d < n_value; d += 8) {
-            _mm256_storeu_ps(out + d, _mm256_fmadd_ps(_mm256_set1_ps(weight), _mm256_loadu_ps(part + d), _mm256_loadu_ps(out + d)));
-        }
-    }
-    const __m256 by = _mm256_set1_ps(sum == 0.0f ? 0.0f : 1.0f / sum);
-    for (size_t d = 0; d < n_value; d += 8) {
-        _mm256_storeu_ps(out + d, _mm256_mul_ps(_mm256_loadu_ps(out + d), by));
-    }
+void merge_avx2(char * parts, size_t stride, size_t n_parts, size_t n_value, float * out) {
+    merge_parts<lanes>(parts, stride, n_parts, n_value, out);
 }
 
 } // namespace kollama

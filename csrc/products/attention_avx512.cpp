@@ -1,4 +1,4 @@
-// Attention of one row over one part of the K/V memory, with AVX-512.
+// Attention of rows over one part of the K/V memory, with AVX-512.
 
 #include "products/attention_x86.inc"
 
@@ -6,7 +6,7 @@ namespace kollama {
 namespace {
 
 struct lanes {
-    static constexpr size_t N = 16, HEADS_OF_FOUR = 4;
+    static constexpr size_t N = 16, MOST = 6, HEADS_OF_FOUR = 6;
     using floats = __m512;
 
     static KOLLAMA_INLINE floats zero() { return _mm512_setzero_ps(); }
@@ -14,6 +14,7 @@ struct lanes {
     static KOLLAMA_INLINE floats load(const float * p) { return _mm512_loadu_ps(p); }
     static KOLLAMA_INLINE void   store(float * p, floats x) { _mm512_storeu_ps(p, x); }
     static KOLLAMA_INLINE floats fma(floats a, floats b, floats c) { return _mm512_fmadd_ps(a, b, c); }
+    static KOLLAMA_INLINE floats mul(floats a, floats b) { return _mm512_mul_ps(a, b); }
     static KOLLAMA_INLINE floats add(floats a, floats b) { return _mm512_add_ps(a, b); }
     static KOLLAMA_INLINE floats sub(floats a, floats b) { return _mm512_sub_ps(a, b); }
     static KOLLAMA_INLINE floats max(floats a, floats b) { return _mm512_max_ps(a, b); }
@@ -51,6 +52,10 @@ struct lanes {
 
 void attend_avx512(const attention_part & part) {
     attend_part<lanes>(part);
+}
+
+void merge_avx512(char * parts, size_t stride, size_t n_parts, size_t n_value, float * out) {
+    merge_parts<lanes>(parts, stride, n_parts, n_value, out);
 }
 
 } // namespace kollama

@@ -62,7 +62,9 @@ struct product_kernels {
                              float * out, size_t stride);
     } of[N_PRODUCT_TYPES];
 
-    void (*attend)(const attention_part & part); // attention.h
+    // Of attention.h: a part; and from the parts of a head what the head gives. They are overwritten.
+    void (*attend)(const attention_part & part);
+    void (*merge)(char * parts, size_t stride, size_t n_parts, size_t n_value, float * out);
 };
 
 // Those of this machine's CPU, or null.

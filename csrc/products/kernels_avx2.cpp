@@ -171,6 +171,7 @@ const product_kernels product_kernels_avx2 = {
     { kernels_of<simd, PRODUCT_Q4_0>(), kernels_of<simd, PRODUCT_Q4_1>(), kernels_of<simd, PRODUCT_Q5_0>(),
       kernels_of<simd, PRODUCT_Q5_1>(), kernels_of<simd, PRODUCT_Q8_0>(), kernels_of_floats<simd>() },
     attend_avx2,
+    merge_avx2,
 };
 
 } // namespace kollama

@@ -132,6 +132,7 @@ const product_kernels product_kernels_avx512 = {
       kernels_of<simd, PRODUCT_Q5_1>(), kernels_of<simd, PRODUCT_Q8_0>(), kernels_of_floats<simd>(),
       kernels_of_q6_k<simd>() },
     attend_avx512,
+    merge_avx512,
 };
 
 } // namespace kollama

@@ -89,8 +89,8 @@ struct prompt_attention::work {
 };
 
 prompt_attention::prompt_attention(const product_kernels & kernels, const ggml_tensor * op, const row_runs & runs) :
+    kernels_(kernels),
     kernel_(kernels.of[PRODUCT_F16]),
-    attend_(kernels.attend),
     op_(op),
     runs_(&runs),
     n_rows_(static_cast<size_t>(op->src[0]->ne[1])),
@@ -165,7 +165,7 @@ void prompt_attention::attend(size_t i) {
 void prompt_attention::attend_alone(size_t row, size_t group, const work & w) const {
     const attended cells{ w.row_cells, w.row_bias, list_cells_avx2(row_of_mask(op_->src[3], row), n_cells_, w.row_cells, w.row_bias) };
     size_t         n_done  = 0; // parts
-    attend_in_turn(attend_, [&](attention_part & next) {
+    attend_in_turn(kernels_, [&](attention_part & next) {
         const bool is_left = n_done < cells.n_parts();
         if (is_left) {
             next = part_of(op_, cells, row, group, n_done++, w.row_parts, row_bytes());
@@ -173,7 +173,7 @@ void prompt_attention::attend_alone(size_t row, size_t group, const work & w) co
         return is_left;
     });
     for (size_t head = 0; head < n_heads_; head++) {
-        merge_head(op_, row, group * n_heads_ + head, w.row_parts + head * row_bytes(), n_done);
+        merge_head(kernels_, op_, row, group * n_heads_ + head, w.row_parts + head * row_bytes(), n_done);
     }
 }
 

@@ -59,8 +59,8 @@ class prompt_attention {
     void             add_tile(size_t first, const uint16_t * mask, size_t n_columns, size_t n_cells, const work & w) const;
     size_t           row_bytes() const; // of a single row's parts, for one head
 
+    const product_kernels &          kernels_;
     const product_kernels::of_type & kernel_;
-    void (*attend_)(const attention_part &);
     const ggml_tensor *              op_;
     const row_runs *                 runs_;
     size_t                           n_rows_, n_heads_, n_groups_; // heads of one group
