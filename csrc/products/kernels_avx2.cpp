@@ -31,6 +31,8 @@ struct simd {
     static KOLLAMA_INLINE floats broadcast(float x) { return _mm256_set1_ps(x); }
     static KOLLAMA_INLINE floats mul(floats a, floats b) { return _mm256_mul_ps(a, b); }
     static KOLLAMA_INLINE floats fma(floats a, floats b, floats c) { return _mm256_fmadd_ps(a, b, c); }
+    static KOLLAMA_INLINE quantised quantise(const float * x, bool minimum) { return quantise_block(x, minimum); }
+
     static KOLLAMA_INLINE floats widen(const char * p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p))); }
     static KOLLAMA_INLINE __m128 add_halves(floats x) { return _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1)); }
 
@@ -42,20 +44,20 @@ struct simd {
         scales_of(blocks, scale, minimum...);
     }
 
-    // start + the products of a block with one column, whose fours are STRIDE apart. MOST: the largest weight.
-    template <size_t MOST, size_t STRIDE> static KOLLAMA_INLINE floats dot(const bytes * weights, const int8_t (*column)[4], int32_t start) {
+    // start + the products of a block with one column. MOST: the largest weight.
+    template <size_t MOST> static KOLLAMA_INLINE floats dot(const bytes * weights, const int8_t * column, int32_t start) {
         if constexpr (MOST == 127) {
-            return _mm256_cvtepi32_ps(dot_signed<STRIDE>(weights, column));
+            return _mm256_cvtepi32_ps(dot_signed(weights, column));
         } else {
-            return _mm256_cvtepi32_ps(dot_unsigned<MOST, STRIDE>(weights, column, start));
+            return _mm256_cvtepi32_ps(dot_unsigned<MOST>(weights, column, start));
         }
     }
 
     // Numbers with a sign, of Q8_0. With its offset 16 bits would have no room for two products.
-    template <size_t STRIDE> static KOLLAMA_INLINE bytes dot_signed(const bytes * weights, const int8_t (*column)[4]) {
+    static KOLLAMA_INLINE bytes dot_signed(const bytes * weights, const int8_t * column) {
         bytes sum = _mm256_setzero_si256();
         for (size_t j = 0; j < BLOCK / 4; j++) {
-            sum = _mm256_add_epi32(sum, fours(_mm256_abs_epi8(weights[j]), _mm256_sign_epi8(four_of(column[j * STRIDE]), weights[j])));
+            sum = _mm256_add_epi32(sum, fours(_mm256_abs_epi8(weights[j]), _mm256_sign_epi8(four_of(column + 4 * j), weights[j])));
         }
         return sum;
     }
@@ -67,14 +69,14 @@ struct simd {
         return TERMS >= 8 ? 8 : 4;
     }
 
-    template <size_t MOST, size_t STRIDE> static KOLLAMA_INLINE bytes dot_unsigned(const bytes * weights, const int8_t (*column)[4], int32_t start) {
+    template <size_t MOST> static KOLLAMA_INLINE bytes dot_unsigned(const bytes * weights, const int8_t * column, int32_t start) {
         constexpr size_t FOLD = fold<MOST>();
         const __m256i    ones = _mm256_set1_epi16(1);
         __m256i          sum  = _mm256_set1_epi32(start);
         for (size_t first = 0; first < BLOCK / 4; first += FOLD) {
             __m256i part = _mm256_setzero_si256();
             for (size_t j = first; j < first + FOLD; j++) {
-                part = _mm256_add_epi16(part, _mm256_maddubs_epi16(weights[j], four_of(column[j * STRIDE])));
+                part = _mm256_add_epi16(part, _mm256_maddubs_epi16(weights[j], four_of(column + 4 * j)));
             }
             sum = _mm256_add_epi32(sum, _mm256_madd_epi16(part, ones));
         }
@@ -86,18 +88,18 @@ struct simd {
     static constexpr bool BY_ROW = false;
 
     // Four bytes of a column are loaded once for all registers of rows, and those of a register once for all columns.
-    template <product_type TYPE, size_t C, size_t STRIDE>
-    static KOLLAMA_INLINE void dots(const uint8_t (*q)[GROUPS<TYPE> * ROWS][4], const int8_t (*columns)[4], bytes (*sums)[C]) {
+    template <product_type TYPE, size_t C>
+    static KOLLAMA_INLINE void dots(const uint8_t (*q)[GROUPS<TYPE> * ROWS][4], const int8_t (*columns)[BLOCK], bytes (*sums)[C]) {
         if constexpr (TYPE == PRODUCT_Q8_0) {
-            dots_signed<C, STRIDE>(q, columns, sums[0]);
+            dots_signed<C>(q, columns, sums[0]);
         } else {
-            dots_unsigned<TYPE, C, STRIDE>(q, columns, sums);
+            dots_unsigned<TYPE, C>(q, columns, sums);
         }
     }
 
     // What has the sign of a weight is -x = ~x + 1, where ~x takes any of the CPU's units for vectors, and the ones, which
     // add up to the negative weights' sizes, are the same for all columns.
-    template <size_t C, size_t STRIDE> static KOLLAMA_INLINE void dots_signed(const uint8_t (*q)[ROWS][4], const int8_t (*columns)[4], bytes * sums) {
+    template <size_t C> static KOLLAMA_INLINE void dots_signed(const uint8_t (*q)[ROWS][4], const int8_t (*columns)[BLOCK], bytes * sums) {
         bytes added;
 #pragma GCC unroll 8
         for (size_t j = 0; j < BLOCK / 4; j++) {
@@ -110,7 +112,7 @@ struct simd {
             KEEP(added);
 #pragma GCC unroll 8
             for (size_t c = 0; c < C; c++) {
-                const bytes products = fours(size, _mm256_xor_si256(four_of(columns[j * STRIDE + c]), minus));
+                const bytes products = fours(size, _mm256_xor_si256(four_of(columns[c] + 4 * j), minus));
                 sums[c]              = j == 0 ? products : _mm256_add_epi32(sums[c], products);
                 KEEP(sums[c]);
             }
@@ -124,8 +126,8 @@ struct simd {
         return _mm256_madd_epi16(_mm256_maddubs_epi16(weights, column), _mm256_set1_epi16(1));
     }
 
-    template <product_type TYPE, size_t C, size_t STRIDE>
-    static KOLLAMA_INLINE void dots_unsigned(const uint8_t (*q)[2 * ROWS][4], const int8_t (*columns)[4], bytes (*sums)[C]) {
+    template <product_type TYPE, size_t C>
+    static KOLLAMA_INLINE void dots_unsigned(const uint8_t (*q)[2 * ROWS][4], const int8_t (*columns)[BLOCK], bytes (*sums)[C]) {
         constexpr size_t FOLD = fold<format<TYPE>::MOST>();
         const __m256i    ones = _mm256_set1_epi16(1);
 #pragma GCC unroll 2
@@ -137,7 +139,7 @@ struct simd {
                 KEEP_BOTH(w[0], w[1]);
 #pragma GCC unroll 4
                 for (size_t c = 0; c < C; c++) {
-                    const bytes column = four_of(columns[j * STRIDE + c]);
+                    const bytes column = four_of(columns[c] + 4 * j);
                     for (size_t g = 0; g < 2; g++) {
                         const bytes pairs = _mm256_maddubs_epi16(w[g], column);
                         part[g][c]        = j == first ? pairs : _mm256_add_epi16(part[g][c], pairs);

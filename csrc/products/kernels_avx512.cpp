@@ -111,14 +111,34 @@ struct simd {
 
     static constexpr bool BY_ROW = true;
 
+    // As quantise_block, in half as many registers.
+    static KOLLAMA_INLINE quantised quantise(const float * x, bool minimum) {
+        const floats low = load(x), high = load(x + 16);
+        const floats most  = _mm512_max_ps(_mm512_max_ps(zero(), _mm512_abs_ps(low)), _mm512_abs_ps(high));
+        const float  peak  = max_lanes(_mm256_max_ps(_mm512_castps512_ps256(most), _mm512_extractf32x8_ps(most, 1)));
+        const floats by    = broadcast(peak != 0.0f ? 127.0f / peak : 0.0f);
+        const bytes  first = rounded(mul(low, by)), second = rounded(mul(high, by));
+        const auto   q     = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm512_cvtsepi32_epi8(first)), _mm512_cvtsepi32_epi8(second), 1);
+        __m256i      sums;
+        if (minimum) {
+            const bytes both = _mm512_add_epi32(first, second);
+            sums             = _mm256_add_epi32(_mm512_castsi512_si256(both), _mm512_extracti64x4_epi64(both, 1));
+        } else {
+            sums = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), q);
+        }
+        return { q, peak / 127.0f, sum_of(sums) };
+    }
+
+    static KOLLAMA_INLINE bytes rounded(floats x) { return _mm512_cvt_roundps_epi32(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+
     template <product_type TYPE, class... OF> static void multiply_column(OF... of) { kollama::multiply_column<simd, TYPE>(of...); }
 
-    // start + the products of a block with one column, whose fours are STRIDE apart.
-    template <size_t, size_t STRIDE> static KOLLAMA_INLINE floats dot(const bytes * weights, const int8_t (*column)[4], int32_t start) {
+    // start + the products of a block with one column.
+    template <size_t> static KOLLAMA_INLINE floats dot(const bytes * weights, const int8_t * column, int32_t start) {
         __m512i sum = _mm512_set1_epi32(start);
         for (size_t j = 0; j < BLOCK / 4; j++) {
             int32_t four;
-            std::memcpy(&four, column[j * STRIDE], 4);
+            std::memcpy(&four, column + 4 * j, 4);
             sum = _mm512_dpbusd_epi32(sum, weights[j], _mm512_set1_epi32(four));
         }
         return _mm512_cvtepi32_ps(sum);
