@@ -27,17 +27,26 @@ void hit_rate::saw(size_t n_right, bool then_wrong) {
 }
 
 // The median: another's time slice makes a step long, and says nothing of the next.
+void draft_worth::timed::saw(double seconds) {
+    latest[n_seen++ % latest.size()] = seconds;
+    const size_t          n      = std::min(n_seen, latest.size());
+    std::array<double, 5> sorted = latest;
+    std::sort(sorted.begin(), sorted.begin() + static_cast<ptrdiff_t>(n));
+    usual = sorted[(n - 1) / 2];
+}
+
 void draft_worth::took(size_t n_rows, double seconds) {
+    const bool is_change = n_rows != last_rows_;
+    last_rows_           = n_rows;
     spare_ = std::min(spare_ + SHARE * seconds, MOST_LOST * seconds);
     if (n_rows > MOST_ROWS) {
         return;
     }
     timed & t = by_rows_[n_rows];
-    t.latest[t.n_seen++ % t.latest.size()] = seconds;
-    const size_t          n      = std::min(t.n_seen, t.latest.size());
-    std::array<double, 5> sorted = t.latest;
-    std::sort(sorted.begin(), sorted.begin() + static_cast<ptrdiff_t>(n));
-    t.usual = sorted[(n - 1) / 2];
+    if (is_change && t.usual > 0) {
+        change_.saw(std::max(0.0, seconds - t.usual));
+    }
+    t.saw(seconds);
 }
 
 double draft_worth::seconds(size_t n_rows) const {
@@ -96,7 +105,7 @@ bool draft_worth::choose(std::vector<stream> & streams, cost of_making) {
         if (tokens / took > nearly) {
             nearly = tokens / took;
             likely = now;
-            lost   = took + of_making.once - plain * tokens / static_cast<double>(n);
+            lost   = took + of_making.once + change_.usual - plain * tokens / static_cast<double>(n); // and back
         }
     }
     const bool pays = !best.empty();

@@ -55,9 +55,13 @@ class draft_worth {
         std::array<double, 5> latest{};
         size_t                n_seen = 0;
         double                usual  = 0; // their median; 0: never seen
+
+        void saw(double seconds);
     };
 
     std::array<timed, MOST_ROWS + 1> by_rows_{};
+    timed  change_; // what a step takes longer behind one of another number of rows: its graph is built anew
+    size_t last_rows_ = 0; // of the last step
     double spare_ = 0; // seconds that may be lost to find out whether it pays by now
 };
 
