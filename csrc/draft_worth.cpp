@@ -8,7 +8,7 @@ namespace {
 constexpr double FORGET    = 0.85;  // what was seen counts so much less each time
 constexpr double WEIGHT    = 24;    // and never more than so many guesses
 constexpr double ROW       = 0.05;  // of a step: what one row more is thought to take, until one was tried
-constexpr double GAIN      = 1.04;  // less is not worth the risk
+constexpr double GAIN      = 1.08;  // less is not worth the risk
 constexpr double SHARE     = 0.007; // of all time that may be lost in trying
 constexpr double MOST_LOST = 4;     // steps, at a time
 constexpr double LEAST_LOST = 0.1;  // likewise: what is known is not that exact
@@ -38,15 +38,19 @@ void draft_worth::timed::saw(double seconds) {
 void draft_worth::took(size_t n_rows, double seconds) {
     const bool is_change = n_rows != last_rows_;
     last_rows_           = n_rows;
+    n_steps_++;
     spare_ = std::min(spare_ + SHARE * seconds, MOST_LOST * seconds);
     if (n_rows > MOST_ROWS) {
         return;
     }
     timed & t = by_rows_[n_rows];
-    if (is_change && t.usual > 0) {
+    if (is_old(t)) {
+        t.n_seen = 0;
+    } else if (is_change && t.n_seen > 0) {
         change_.saw(std::max(0.0, seconds - t.usual));
     }
     t.saw(seconds);
+    t.step = n_steps_;
 }
 
 double draft_worth::seconds(size_t n_rows) const {
@@ -82,7 +86,8 @@ bool draft_worth::choose(std::vector<stream> & streams, cost of_making) {
         return false; // the first steps tell what one without guesses takes
     }
     std::vector<size_t> now(n, 0), best, likely;
-    double              tokens = static_cast<double>(n), n_turns = 0;
+    size_t              best_rows = 0;
+    double              tokens = static_cast<double>(n), n_turns = 0, best_took = 0;
     double              most = tokens / plain * GAIN, nearly = 0, lost = 0;
     for (size_t rows = n + 1; rows <= MOST_ROWS; rows++) {
         size_t at = n;
@@ -97,10 +102,15 @@ bool draft_worth::choose(std::vector<stream> & streams, cost of_making) {
         }
         tokens += streams[at].chances[now[at]++];
         n_turns           = std::max(n_turns, static_cast<double>(now[at]));
-        const double took = seconds(rows) + n_turns * of_making.each;
+        double took       = seconds(rows) + n_turns * of_making.each;
+        if (!best.empty() && is_old(by_rows_[rows])) { // as if never seen: where fewer pay already, little is lost by it
+            took = std::min(took, best_took * (1 + ROW * static_cast<double>(rows - best_rows)));
+        }
         if (const double speed = tokens / (took + of_making.once / AMORTISED); speed > most) {
-            most = speed;
-            best = now;
+            most      = speed;
+            best      = now;
+            best_rows = rows;
+            best_took = took;
         }
         if (tokens / took > nearly) {
             nearly = tokens / took;

@@ -55,13 +55,19 @@ class draft_worth {
         std::array<double, 5> latest{};
         size_t                n_seen = 0;
         double                usual  = 0; // their median; 0: never seen
+        size_t                step   = 0; // of the latest
 
         void saw(double seconds);
     };
 
+    bool is_old(const timed & t) const { return t.n_seen > 0 && n_steps_ - t.step > OLD; }
+
+    static constexpr size_t OLD = 100; // steps: what was seen before may have been in a busier time
+
     std::array<timed, MOST_ROWS + 1> by_rows_{};
     timed  change_; // what a step takes longer behind one of another number of rows: its graph is built anew
     size_t last_rows_ = 0; // of the last step
+    size_t n_steps_   = 0;
     double spare_ = 0; // seconds that may be lost to find out whether it pays by now
 };
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 import tiny
@@ -52,6 +53,28 @@ with kollama.LLM(sys.argv[1], n_ctx=512, n_parallel=len(lengths) + 3, n_threads=
 print(json.dumps(found))
 """
 
+# Of which each looks at the beginning's cells, which are more than a part, and at a few of its own.
+ONE_BEGINNING = """
+import json, sys
+import kollama
+beginning = [1 + i * i % 250 for i in range(300)]
+prompts = [beginning + [5 + i] for i in range(json.loads(sys.argv[2]))]
+options = {"max_tokens": 40, "temperature": 0, "ignore_eos": True, "logprobs": 5}
+def told(tokens):
+    return [[token.id, token.top_logprobs] for token in tokens]
+with kollama.LLM(sys.argv[1], n_ctx=4096, n_parallel=len(prompts), n_threads=2) as llm:
+    llm.complete(beginning, **options)
+    alone = [told(llm.complete(prompt, **options).tokens) for prompt in prompts]
+    streams = [llm.generate(prompt, **options) for prompt in prompts]
+    for stream in streams:
+        stream.start()
+    together = [[] for stream in streams]
+    for _ in range(40):
+        for stream, tokens in zip(streams, together):
+            tokens.append(next(stream))
+print(json.dumps([alone, [told(tokens) for tokens in together]]))
+"""
+
 
 def run(code: str, path: Path, lengths: object, products: str) -> list:
     done = subprocess.run([sys.executable, "-c", code, str(path), json.dumps(lengths)], capture_output=True, text=True,
@@ -80,6 +103,23 @@ def test_one_prompt_is_as_ggml_computes_it(path: Path, reads: list[int]) -> None
         ours = run(ALONE, path, [reads], products)
         assert ours != theirs, "ggml computed it"
         np.testing.assert_allclose(ours, theirs, atol=2e-4)  # of some 5
+
+
+@pytest.mark.parametrize("products", ["", "avx2"])
+def test_a_nan_is_seen(tmp_path: Path, products: str) -> None:
+    path = tiny.write_llama(tmp_path / "tiny.gguf", n_embd=64, n_head=2)
+    file = gguf.GGUFReader(path, "r+")
+    next(tensor for tensor in file.tensors if tensor.name == "blk.0.attn_k.weight").data[:] = np.nan
+    file.data.flush()
+    assert np.isnan(run(ALONE, path, [[1], [100]], products)).all()  # few rows, and a prompt
+
+
+# Up to 8 rows share out the parts of the memory, and read once what they have in common; more do not.
+@pytest.mark.parametrize("n_rows", [2, 7, 12])
+@pytest.mark.parametrize("products", ["", "avx2"])
+def test_rows_with_one_beginning_are_as_each_alone(path: Path, n_rows: int, products: str) -> None:
+    alone, together = run(ONE_BEGINNING, path, n_rows, products)
+    assert alone == together
 
 
 # Shorter than a run may be, as long, and longer; with what others have between, in the memory and in the batch.

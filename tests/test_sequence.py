@@ -49,6 +49,10 @@ def test_logits_are_the_sequences_own_memory(context: MakeContext, model: kollam
     first[7] = 5
     assert second[7] == 5
     assert kollama.Sampler(temperature=0).sample(seq) == 7
+    first.shape = (1, -1)  # an array of one's own over it
+    second.flags.writeable = False
+    assert seq.logits.shape == (model.n_vocab,)
+    assert seq.logits.flags.writeable
 
 
 def test_logits_change_with_their_own_append_alone(context: MakeContext) -> None:

@@ -8,7 +8,6 @@
 
 #include "ggml.h"
 
-#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -36,7 +35,10 @@ struct attended {
     size_t           n;
 
     size_t n_parts() const { return n_attention_parts(n); }
-    size_t cells_of_part(size_t part) const { return std::min(ATTENTION_PART, n - part * ATTENTION_PART); }
+    size_t cells_of_part(size_t part) const {
+        const size_t left = n - part * ATTENTION_PART;
+        return left < ATTENTION_PART ? left : ATTENTION_PART;
+    }
 };
 
 constexpr size_t MORE_BIAS = 4; // as many are read at a time

@@ -33,7 +33,7 @@ struct lanes {
     // As floats_avx2.h has it.
     static KOLLAMA_INLINE floats exp_of(floats x) {
         const __m512 low = _mm512_set1_ps(-87.3f);
-        const __m512 y   = _mm512_max_ps(x, low);
+        const __m512 y   = _mm512_max_ps(low, x);
         const __m512 n   = _mm512_roundscale_ps(_mm512_mul_ps(y, _mm512_set1_ps(1.44269504088896341f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
         __m512       r   = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), y);
         r                = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);

@@ -33,7 +33,7 @@ KOLLAMA_INLINE float max_lanes(__m256 x) {
 // coefficients are those of Cephes' expf).
 KOLLAMA_INLINE __m256 exp_of(__m256 x) {
     const __m256 low = _mm256_set1_ps(-87.3f);
-    const __m256 y   = _mm256_max_ps(x, low);
+    const __m256 y   = _mm256_max_ps(low, x); // of a NaN and a number, the second
     const __m256 n   = _mm256_round_ps(_mm256_mul_ps(y, _mm256_set1_ps(1.44269504088896341f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     __m256       r   = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), y);
     r                = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f), r);

@@ -2,7 +2,7 @@
 //
 // A panel holds panel_rows rows of weights side by side, unpacked to bytes: of each block of 32, first
 // bytes 0 to 3 of every row, then bytes 4 to 7, and so on. A tile holds COLUMNS columns of activations,
-// as 8-bit numbers, likewise. Then one instruction takes four bytes of one column to all rows at once,
+// as 8-bit numbers: of each block of 32 those of one column after another. Then one instruction takes four bytes of one column to all rows at once,
 // no sum over the lanes of a register is ever needed, and unpacking is paid once for all columns.
 //
 // Panels and tiles of 16-bit weights hold 32-bit floats: of each column of weights that of every row.
@@ -62,7 +62,7 @@ struct product_kernels {
                              float * out, size_t stride);
     } of[N_PRODUCT_TYPES];
 
-    // Of attention.h: a part; and from the parts of a head what the head gives. They are overwritten.
+    // Attention (attention.h): of a part; and from the parts of a head, which are overwritten, what the head gives.
     void (*attend)(const attention_part & part);
     void (*merge)(char * parts, size_t stride, size_t n_parts, size_t n_value, float * out);
 };

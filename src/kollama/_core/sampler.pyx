@@ -1,6 +1,7 @@
 """Choosing the next token."""
 
 cimport cython
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 from kollama._core.capi cimport *
@@ -317,12 +318,12 @@ def _name(link):
 cdef int _call_back(void * user, size_t index, const int32_t * tokens, size_t n_tokens,
                     kollama_row * row) noexcept with gil:
     cdef Sampler sampler = <Sampler> user
-    cdef int32_t[::1] view
+    cdef Py_buffer buffer
     try:
         ids = np.empty(n_tokens, np.int32)
-        if n_tokens:
-            view = ids
-            memcpy(&view[0], tokens, n_tokens * sizeof(int32_t))
+        PyObject_GetBuffer(ids, &buffer, PyBUF_WRITABLE)
+        memcpy(buffer.buf, tokens, n_tokens * sizeof(int32_t))
+        PyBuffer_Release(&buffer)
         kollama_row_retain(row)
         link = sampler._callables[index]
         if link(ids, (<RowArray> sampler._rows[index]).of(row)) is not None:
