@@ -12,6 +12,7 @@ constexpr double GAIN      = 1.08;  // less is not worth the risk
 constexpr double SHARE     = 0.007; // of all time that may be lost in trying
 constexpr double MOST_LOST = 4;     // steps, at a time
 constexpr double LEAST_LOST = 0.1;  // likewise: what is known is not that exact
+constexpr double MOST_CHANGE = 0.4; // of a step: more is not the change's
 constexpr double AMORTISED = 32;    // steps that what is done once is shared by
 
 } // namespace
@@ -43,14 +44,15 @@ void draft_worth::took(size_t n_rows, double seconds) {
     if (n_rows > MOST_ROWS) {
         return;
     }
-    timed & t = by_rows_[n_rows];
+    timed &t = by_rows_[n_rows], &alike = alike_[n_rows];
     if (is_old(t)) {
-        t.n_seen = 0;
-    } else if (is_change && t.n_seen > 0) {
-        change_.saw(std::max(0.0, seconds - t.usual));
+        t.n_seen = alike.n_seen = 0;
+    } else if (is_change && alike.n_seen > 0) {
+        change_.saw(std::clamp(seconds - alike.usual, 0.0, MOST_CHANGE * alike.usual));
     }
     t.saw(seconds);
     t.step = n_steps_;
+    alike.saw(is_change ? std::max(seconds - change_.usual, seconds / 2) : seconds);
 }
 
 double draft_worth::seconds(size_t n_rows) const {
@@ -81,10 +83,11 @@ bool draft_worth::choose(std::vector<stream> & streams, cost of_making) {
     for (stream & s : streams) {
         s.n_chosen = 0;
     }
-    const double plain = n > MOST_ROWS ? 0 : seconds(n);
-    if (plain == 0) {
+    if (n > MOST_ROWS || alike_[n].usual == 0) {
         return false; // the first steps tell what one without guesses takes
     }
+    // To go on without guesses takes no change, and a step with some one more, back again.
+    const double plain = alike_[n].usual + (last_rows_ == n ? 0 : change_.usual), back = last_rows_ == n ? change_.usual : 0;
     std::vector<size_t> now(n, 0), best, likely;
     size_t              best_rows = 0;
     double              tokens = static_cast<double>(n), n_turns = 0, best_took = 0;
@@ -102,7 +105,7 @@ bool draft_worth::choose(std::vector<stream> & streams, cost of_making) {
         }
         tokens += streams[at].chances[now[at]++];
         n_turns           = std::max(n_turns, static_cast<double>(now[at]));
-        double took       = seconds(rows) + n_turns * of_making.each;
+        double took       = seconds(rows) + back + n_turns * of_making.each;
         if (!best.empty() && is_old(by_rows_[rows])) { // as if never seen: where fewer pay already, little is lost by it
             took = std::min(took, best_took * (1 + ROW * static_cast<double>(rows - best_rows)));
         }
@@ -115,7 +118,7 @@ bool draft_worth::choose(std::vector<stream> & streams, cost of_making) {
         if (tokens / took > nearly) {
             nearly = tokens / took;
             likely = now;
-            lost   = took + of_making.once + change_.usual - plain * tokens / static_cast<double>(n); // and back
+            lost   = took + of_making.once - plain * tokens / static_cast<double>(n);
         }
     }
     const bool pays = !best.empty();

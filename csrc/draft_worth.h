@@ -65,6 +65,7 @@ class draft_worth {
     static constexpr size_t OLD = 100; // steps: what was seen before may have been in a busier time
 
     std::array<timed, MOST_ROWS + 1> by_rows_{};
+    std::array<timed, MOST_ROWS + 1> alike_{}; // the same, behind steps of as many rows
     timed  change_; // what a step takes longer behind one of another number of rows: its graph is built anew
     size_t last_rows_ = 0; // of the last step
     size_t n_steps_   = 0;
