@@ -70,7 +70,7 @@ size_t attention::bytes(size_t n_threads) const {
 }
 
 size_t part_bytes(const ggml_tensor * op) {
-    return (static_cast<size_t>(op->src[2]->ne[0]) + 8) * sizeof(float); // each begins as aligned as the first
+    return (static_cast<size_t>(op->src[2]->ne[0]) + 16) * sizeof(float); // each begins at a cache line, as the first
 }
 
 #ifdef KOLLAMA_X86_KERNELS

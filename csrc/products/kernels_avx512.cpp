@@ -111,7 +111,7 @@ struct simd {
 
     static constexpr bool BY_ROW = true;
 
-    // As quantise_block, in half as many registers.
+    // As quantise_block, in half as many registers; but for a NaN, of which both forget.
     static KOLLAMA_INLINE quantised quantise(const float * x, bool minimum) {
         const floats low = load(x), high = load(x + 16);
         const floats most  = _mm512_max_ps(_mm512_max_ps(zero(), _mm512_abs_ps(low)), _mm512_abs_ps(high));

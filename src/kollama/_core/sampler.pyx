@@ -322,7 +322,8 @@ cdef int _call_back(void * user, size_t index, const int32_t * tokens, size_t n_
     try:
         ids = np.empty(n_tokens, np.int32)
         PyObject_GetBuffer(ids, &buffer, PyBUF_WRITABLE)
-        memcpy(buffer.buf, tokens, n_tokens * sizeof(int32_t))
+        if n_tokens:
+            memcpy(buffer.buf, tokens, n_tokens * sizeof(int32_t))
         PyBuffer_Release(&buffer)
         kollama_row_retain(row)
         link = sampler._callables[index]
