@@ -85,12 +85,15 @@ def token_ids(ids):
 
 
 cdef bint is_token(object ids, int32_t * token) except -1:
-    """Whether ids is a list of one int, as a loop over tokens has it: that one, without an array."""
+    """Whether ids is a list of one int, as a loop over tokens has it: that one, without array."""
     cdef int overflow = 0
     cdef long long value
-    if type(ids) is not list or len(<list> ids) != 1 or type((<list> ids)[0]) is not int:
+    if type(ids) is not list or len(<list> ids) != 1:
         return False
-    value = PyLong_AsLongLongAndOverflow((<list> ids)[0], &overflow)
+    one = (<list> ids)[0]
+    if type(one) is not int:
+        return False
+    value = PyLong_AsLongLongAndOverflow(one, &overflow)
     if overflow or value < INT32_MIN or value > INT32_MAX:
         return False  # as_tokens says what is wrong
     token[0] = <int32_t> value
