@@ -16,24 +16,10 @@ KOLLAMA_INLINE __m128 add_lanes_of_four(const __m256 * x) {
     return _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
 }
 
-struct lanes {
-    static constexpr size_t N = 8, MOST = 4, HEADS_OF_FOUR = 3;
-    using floats = __m256;
+struct lanes : eight_floats {
+    static constexpr size_t MOST = 4, HEADS_OF_FOUR = 3;
 
-    static KOLLAMA_INLINE floats zero() { return _mm256_setzero_ps(); }
-    static KOLLAMA_INLINE floats set(float x) { return _mm256_set1_ps(x); }
-    static KOLLAMA_INLINE floats load(const float * p) { return _mm256_loadu_ps(p); }
-    static KOLLAMA_INLINE void   store(float * p, floats x) { _mm256_storeu_ps(p, x); }
-    static KOLLAMA_INLINE floats fma(floats a, floats b, floats c) { return _mm256_fmadd_ps(a, b, c); }
-    static KOLLAMA_INLINE floats mul(floats a, floats b) { return _mm256_mul_ps(a, b); }
-    static KOLLAMA_INLINE floats add(floats a, floats b) { return _mm256_add_ps(a, b); }
-    static KOLLAMA_INLINE floats sub(floats a, floats b) { return _mm256_sub_ps(a, b); }
-    static KOLLAMA_INLINE floats max(floats a, floats b) { return _mm256_max_ps(a, b); }
-    static KOLLAMA_INLINE floats halves(const char * p) { return kollama::halves(p); }
-    static KOLLAMA_INLINE floats exp_of(floats x) { return kollama::exp_of(x); }
     static KOLLAMA_INLINE __m128 sums_of_four(const floats * x) { return add_lanes_of_four(x); }
-    static KOLLAMA_INLINE float  sum_of(floats x) { return add_lanes(x); }
-    static KOLLAMA_INLINE float  max_of(floats x) { return max_lanes(x); }
 };
 
 } // namespace

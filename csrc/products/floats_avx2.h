@@ -29,24 +29,50 @@ KOLLAMA_INLINE float max_lanes(__m256 x) {
     return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
 }
 
+// A register of floats, by names that those of other widths have, too: floats_avx512.h.
+struct eight_floats {
+    static constexpr size_t N = 8;
+    using floats = __m256;
+
+    static KOLLAMA_INLINE floats load(const float * p) { return _mm256_loadu_ps(p); }
+    static KOLLAMA_INLINE void   store(float * p, floats x) { _mm256_storeu_ps(p, x); }
+    static KOLLAMA_INLINE floats widen(const char * p) { return halves(p); } // 16-bit floats
+    static KOLLAMA_INLINE floats zero() { return _mm256_setzero_ps(); }
+    static KOLLAMA_INLINE floats broadcast(float x) { return _mm256_set1_ps(x); }
+    static KOLLAMA_INLINE floats add(floats a, floats b) { return _mm256_add_ps(a, b); }
+    static KOLLAMA_INLINE floats sub(floats a, floats b) { return _mm256_sub_ps(a, b); }
+    static KOLLAMA_INLINE floats mul(floats a, floats b) { return _mm256_mul_ps(a, b); }
+    static KOLLAMA_INLINE floats fma(floats a, floats b, floats c) { return _mm256_fmadd_ps(a, b, c); }
+    static KOLLAMA_INLINE floats fnma(floats a, floats b, floats c) { return _mm256_fnmadd_ps(a, b, c); } // c - a * b
+    static KOLLAMA_INLINE floats max(floats a, floats b) { return _mm256_max_ps(a, b); } // of a NaN and a number, b
+    static KOLLAMA_INLINE float  total_of(floats x) { return add_lanes(x); }
+    static KOLLAMA_INLINE float  largest_of(floats x) { return max_lanes(x); }
+    static KOLLAMA_INLINE floats rounded(floats x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+
+    static KOLLAMA_INLINE floats times_power(floats x, floats n) { // of two
+        return _mm256_mul_ps(x, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23)));
+    }
+
+    static KOLLAMA_INLINE floats unless_less(floats x, floats a, floats b) { return _mm256_and_ps(x, _mm256_cmp_ps(a, b, _CMP_NLT_UQ)); } // than b: 0
+};
+
 // exp(x) for x <= 0, to about one unit in the last place: 2^n times a polynomial of the rest (the
 // coefficients are those of Cephes' expf).
-KOLLAMA_INLINE __m256 exp_of(__m256 x) {
-    const __m256 low = _mm256_set1_ps(-87.3f);
-    const __m256 y   = _mm256_max_ps(low, x); // of a NaN and a number, the second
-    const __m256 n   = _mm256_round_ps(_mm256_mul_ps(y, _mm256_set1_ps(1.44269504088896341f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    __m256       r   = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), y);
-    r                = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f), r);
-    __m256 p         = _mm256_set1_ps(1.9875691500e-4f);
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.3981999507e-3f));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(8.3334519073e-3f));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(4.1665795894e-2f));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.6666665459e-1f));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(5.0000001201e-1f));
-    p = _mm256_fmadd_ps(_mm256_mul_ps(p, r), r, _mm256_add_ps(r, _mm256_set1_ps(1.0f)));
-    const __m256i power = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
-    const __m256  e     = _mm256_mul_ps(p, _mm256_castsi256_ps(power));
-    return _mm256_and_ps(e, _mm256_cmp_ps(x, low, _CMP_NLT_UQ)); // NaN stays
+template <class S> KOLLAMA_INLINE typename S::floats exp_of(typename S::floats x) {
+    using floats = typename S::floats;
+    const floats low = S::broadcast(-87.3f);
+    const floats y   = S::max(low, x);
+    const floats n   = S::rounded(S::mul(y, S::broadcast(1.44269504088896341f)));
+    floats       r   = S::fnma(n, S::broadcast(0.693359375f), y);
+    r                = S::fnma(n, S::broadcast(-2.12194440e-4f), r);
+    floats p         = S::broadcast(1.9875691500e-4f);
+    p = S::fma(p, r, S::broadcast(1.3981999507e-3f));
+    p = S::fma(p, r, S::broadcast(8.3334519073e-3f));
+    p = S::fma(p, r, S::broadcast(4.1665795894e-2f));
+    p = S::fma(p, r, S::broadcast(1.6666665459e-1f));
+    p = S::fma(p, r, S::broadcast(5.0000001201e-1f));
+    p = S::fma(S::mul(p, r), r, S::add(r, S::broadcast(1.0f)));
+    return S::unless_less(S::times_power(p, n), x, low); // NaN stays
 }
 
 // Eight times eight floats, from rows to columns, step floats apart.

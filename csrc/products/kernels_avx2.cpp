@@ -13,7 +13,7 @@
 namespace kollama {
 namespace {
 
-struct simd {
+struct simd : eight_floats {
     static constexpr size_t ROWS = 8, FLOAT_COLUMNS = 4, FLOAT_REGISTERS = 3, MOST_SUMS = 8;
     static constexpr int    FAR = SECOND_CACHE;
     static constexpr bool   IN_REGISTERS = false;
@@ -21,19 +21,11 @@ struct simd {
     template <product_type TYPE> static constexpr size_t GROUPS          = TYPE == PRODUCT_Q8_0 ? 1 : 2;
     template <product_type TYPE> static constexpr size_t COLUMNS_AT_ONCE = TYPE == PRODUCT_Q8_0 ? 8 : 4;
     using bytes  = __m256i;
-    using floats = __m256;
 
     static KOLLAMA_INLINE bytes  load_bytes(const void * p) { return _mm256_loadu_si256(static_cast<const __m256i *>(p)); }
     static KOLLAMA_INLINE void   store_bytes(void * p, bytes x) { _mm256_storeu_si256(static_cast<__m256i *>(p), x); }
-    static KOLLAMA_INLINE floats load(const float * p) { return _mm256_loadu_ps(p); }
-    static KOLLAMA_INLINE void   store(float * p, floats x) { _mm256_storeu_ps(p, x); }
-    static KOLLAMA_INLINE floats zero() { return _mm256_setzero_ps(); }
-    static KOLLAMA_INLINE floats broadcast(float x) { return _mm256_set1_ps(x); }
-    static KOLLAMA_INLINE floats mul(floats a, floats b) { return _mm256_mul_ps(a, b); }
-    static KOLLAMA_INLINE floats fma(floats a, floats b, floats c) { return _mm256_fmadd_ps(a, b, c); }
     static KOLLAMA_INLINE quantised quantise(const float * x, bool minimum) { return quantise_block(x, minimum); }
 
-    static KOLLAMA_INLINE floats widen(const char * p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p))); }
     static KOLLAMA_INLINE __m128 add_halves(floats x) { return _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1)); }
 
     template <product_type TYPE> static KOLLAMA_INLINE void unpack(const char * const * blocks, bytes * weights) {

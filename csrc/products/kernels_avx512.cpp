@@ -1,6 +1,7 @@
 // Sixteen rows at a time, with the dot products of AVX-512 VNNI.
 
 #include "products/attention.h"
+#include "products/floats_avx512.h"
 #include "products/kernels_x86.inc"
 
 #include "products/few_x86.inc"
@@ -11,23 +12,14 @@
 namespace kollama {
 namespace {
 
-struct simd {
+struct simd : sixteen_floats {
     static constexpr size_t ROWS = 16, FLOAT_COLUMNS = COLUMNS, FLOAT_REGISTERS = 2, MOST_SUMS = 16;
     static constexpr int    FAR = FIRST_CACHE; // the second was slower on Zen 5
     template <product_type> static constexpr size_t GROUPS = 1;
     using bytes  = __m512i;
-    using floats = __m512;
 
     static KOLLAMA_INLINE bytes  load_bytes(const void * p) { return _mm512_loadu_si512(p); }
     static KOLLAMA_INLINE void   store_bytes(void * p, bytes x) { _mm512_storeu_si512(p, x); }
-    static KOLLAMA_INLINE floats load(const float * p) { return _mm512_loadu_ps(p); }
-    static KOLLAMA_INLINE void   store(float * p, floats x) { _mm512_storeu_ps(p, x); }
-    static KOLLAMA_INLINE floats zero() { return _mm512_setzero_ps(); }
-    static KOLLAMA_INLINE floats broadcast(float x) { return _mm512_set1_ps(x); }
-    static KOLLAMA_INLINE floats mul(floats a, floats b) { return _mm512_mul_ps(a, b); }
-    static KOLLAMA_INLINE floats fma(floats a, floats b, floats c) { return _mm512_fmadd_ps(a, b, c); }
-
-    static KOLLAMA_INLINE floats widen(const char * p) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p))); }
 
     static KOLLAMA_INLINE __m128 add_halves(floats x) {
         const __m256 y = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
@@ -114,10 +106,9 @@ struct simd {
     // As quantise_block, in half as many registers; but for a NaN, of which both forget.
     static KOLLAMA_INLINE quantised quantise(const float * x, bool minimum) {
         const floats low = load(x), high = load(x + 16);
-        const floats most  = _mm512_max_ps(_mm512_max_ps(zero(), _mm512_abs_ps(low)), _mm512_abs_ps(high));
-        const float  peak  = max_lanes(_mm256_max_ps(_mm512_castps512_ps256(most), _mm512_extractf32x8_ps(most, 1)));
+        const float  peak  = largest_of(max(max(zero(), _mm512_abs_ps(low)), _mm512_abs_ps(high)));
         const floats by    = broadcast(peak != 0.0f ? 127.0f / peak : 0.0f);
-        const bytes  first = rounded(mul(low, by)), second = rounded(mul(high, by));
+        const bytes  first = to_integers(mul(low, by)), second = to_integers(mul(high, by));
         const auto   q     = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm512_cvtsepi32_epi8(first)), _mm512_cvtsepi32_epi8(second), 1);
         __m256i      sums;
         if (minimum) {
@@ -129,7 +120,7 @@ struct simd {
         return { q, peak / 127.0f, sum_of(sums) };
     }
 
-    static KOLLAMA_INLINE bytes rounded(floats x) { return _mm512_cvt_roundps_epi32(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+    static KOLLAMA_INLINE bytes to_integers(floats x) { return _mm512_cvt_roundps_epi32(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 
     template <product_type TYPE, class... OF> static void multiply_column(OF... of) { kollama::multiply_column<simd, TYPE>(of...); }
 

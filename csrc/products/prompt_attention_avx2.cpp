@@ -99,7 +99,7 @@ float weigh_scores_avx2(float * scores, const uint16_t * mask, size_t n, float s
     most               = fmaxf(before, max_lanes(largest));
     __m256 total = _mm256_setzero_ps();
     for (size_t i = 0; i < n; i += 8) {
-        const __m256 e = exp_of(_mm256_sub_ps(_mm256_load_ps(scores + i), _mm256_set1_ps(most)));
+        const __m256 e = exp_of<eight_floats>(_mm256_sub_ps(_mm256_load_ps(scores + i), _mm256_set1_ps(most)));
         _mm256_store_ps(scores + i, e);
         total = _mm256_add_ps(total, e);
     }
